@@ -1,0 +1,113 @@
+//! The shape of an ELECTRA, under the names that Hugging Face and Google's code gave its numbers.
+
+/// The numbers that fix the shape of a network. All sizes are counts of elements.
+///
+/// The presets are those of the paper (Clark et al. 2020, table 6 and `configure_pretraining.py`),
+/// and [`TINY`], which is ours: small enough for a microcontroller's internal flash.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ElectraConfig {
+    /// Pieces in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the embedding tables; projected to `hidden_size` where the two differ.
+    pub embedding_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Transformer layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads a layer; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Longest sequence in tokens, `[CLS]` and `[SEP]` included.
+    pub max_position_embeddings: usize,
+    /// Segments that the token-type table tells apart.
+    pub type_vocab_size: usize,
+    /// Added to the variance in every LayerNorm.
+    pub layer_norm_eps: f32,
+}
+
+/// 4 layers × 128 with a vocabulary of its own: 1.9 M parameters, about 2 MB in int8.
+pub const TINY: ElectraConfig = ElectraConfig {
+    vocab_size: 8192,
+    embedding_size: 128,
+    hidden_size: 128,
+    num_hidden_layers: 4,
+    num_attention_heads: 2,
+    intermediate_size: 512,
+    max_position_embeddings: 128,
+    type_vocab_size: 2,
+    layer_norm_eps: 1e-12,
+};
+
+/// ELECTRA-small, 12 layers × 256: 14 M parameters.
+pub const SMALL: ElectraConfig = ElectraConfig {
+    vocab_size: 30522,
+    embedding_size: 128,
+    hidden_size: 256,
+    num_hidden_layers: 12,
+    num_attention_heads: 4,
+    intermediate_size: 1024,
+    max_position_embeddings: 512,
+    ..TINY
+};
+
+/// ELECTRA-base, 12 layers × 768: 110 M parameters.
+pub const BASE: ElectraConfig = ElectraConfig {
+    embedding_size: 768,
+    hidden_size: 768,
+    num_attention_heads: 12,
+    intermediate_size: 3072,
+    ..SMALL
+};
+
+/// ELECTRA-large, 24 layers × 1024: 335 M parameters.
+pub const LARGE: ElectraConfig = ElectraConfig {
+    embedding_size: 1024,
+    hidden_size: 1024,
+    num_hidden_layers: 24,
+    num_attention_heads: 16,
+    intermediate_size: 4096,
+    ..SMALL
+};
+
+impl ElectraConfig {
+    /// The preset of that name: `tiny`, `small`, `base` or `large`.
+    pub fn preset(name: &str) -> Option<Self> {
+        match name {
+            "tiny" => Some(TINY),
+            "small" => Some(SMALL),
+            "base" => Some(BASE),
+            "large" => Some(LARGE),
+            _ => None,
+        }
+    }
+
+    /// Width of one attention head.
+    pub const fn head_size(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// Whether `embeddings_project` stands between the embeddings and the first layer.
+    pub const fn has_projection(&self) -> bool {
+        self.embedding_size != self.hidden_size
+    }
+
+    /// The generator that trains this discriminator: as deep and narrower, with embeddings of the
+    /// same width so that the two can share them. Its hidden size is a quarter of the
+    /// discriminator's (a third for BASE, a half for TINY, whose quarter would be half a head), and
+    /// a head is 64 wide, as in `run_pretraining.get_generator_config`.
+    pub const fn generator(&self) -> Self {
+        let hidden_size = match self.hidden_size {
+            128 => 64,
+            768 => 256,
+            hidden => hidden / 4,
+        };
+        let heads = hidden_size / 64;
+        Self {
+            hidden_size,
+            num_attention_heads: if heads == 0 { 1 } else { heads },
+            intermediate_size: hidden_size * 4,
+            ..*self
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! text
+mod special;
+pub use special::SpecialTokens;

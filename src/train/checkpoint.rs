@@ -1,0 +1,93 @@
+//! A run on disk: `run.json` and rotating checkpoints, each one safetensors file that holds the
+//! weights under their own names and the optimiser's moments under `adam.first.` and
+//! `adam.second.`. A file is renamed into place when it is whole, so the newest one is always good.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::tensor::backend::AutodiffBackend;
+
+use super::optimizer::Moments;
+use super::weights::Weights;
+use crate::import::Tensors;
+
+/// Checkpoints that are kept.
+const KEPT: usize = 2;
+
+/// All state of a run after `step` steps. Random draws depend on the seed and the step alone, so
+/// there is no generator state to keep.
+#[derive(Debug)]
+pub struct Checkpoint<B: AutodiffBackend> {
+    /// Steps done.
+    pub step: usize,
+    /// Both networks.
+    pub weights: Weights<B>,
+    /// The optimiser's.
+    pub moments: Moments<B::InnerBackend>,
+}
+
+impl<B: AutodiffBackend> Checkpoint<B> {
+    /// Writes the checkpoint into the run's folder and removes those beyond the newest two.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let mut all = Tensors::default();
+        let parts = [
+            ("", self.weights.to_tensors()?),
+            ("adam.first.", self.moments.first.to_tensors()?),
+            ("adam.second.", self.moments.second.to_tensors()?),
+        ];
+        for (prefix, tensors) in parts {
+            for (name, array) in tensors.iter() {
+                all.insert(&format!("{prefix}{name}"), array.shape(), array.iter().copied().collect());
+            }
+        }
+        all.write(&folder.join(format!("step-{:08}.safetensors", self.step)))?;
+        let mut old = checkpoints(folder)?;
+        old.truncate(old.len().saturating_sub(KEPT));
+        for (_, path) in old {
+            std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint of the folder, if there is one.
+    pub fn newest(folder: &Path, device: &B::Device) -> Result<Option<Self>> {
+        let Some((step, path)) = checkpoints(folder)?.pop() else { return Ok(None) };
+        let mut all = Tensors::default();
+        all.read(&path)?;
+        let part = |prefix: &str| all.clone().renamed(|name| Some(name.strip_prefix(prefix)?.to_owned()));
+        let weights = all.clone().renamed(|name| (!name.starts_with("adam.")).then(|| name.to_owned()));
+        Ok(Some(Self {
+            step,
+            weights: Weights::from_tensors(&weights, device)?.require_grad(),
+            moments: Moments {
+                first: Weights::from_tensors(&part("adam.first."), device)?,
+                second: Weights::from_tensors(&part("adam.second."), device)?,
+            },
+        }))
+    }
+}
+
+/// The weights of a run's newest checkpoint on the host, with its step.
+pub fn newest_weights(folder: &Path) -> Result<(usize, Tensors)> {
+    let (step, path) = checkpoints(folder)?
+        .pop()
+        .with_context(|| format!("{}: no checkpoint here", folder.display()))?;
+    let mut all = Tensors::default();
+    all.read(&path)?;
+    Ok((step, all.renamed(|name| (!name.starts_with("adam.")).then(|| name.to_owned()))))
+}
+
+/// The checkpoints of a folder, oldest first.
+fn checkpoints(folder: &Path) -> Result<Vec<(usize, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let step = name.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".safetensors"));
+        if let Some(Ok(step)) = step.map(str::parse) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
