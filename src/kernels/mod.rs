@@ -1,0 +1,99 @@
+//! The few numeric primitives that the encoder is made of, one file an instruction set.
+//!
+//! [`scalar`] is the specification. Every other set gives the same bits: integer products are
+//! exact, and f32 work is that of [`lanes`], which each set compiles for its own instructions. A
+//! set is a row of function pointers; [`best`] chooses one in one place.
+
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+mod avx2;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+mod avx512vnni;
+#[forbid(unsafe_code)]
+pub mod lanes;
+#[forbid(unsafe_code)]
+mod scalar;
+
+pub use lanes::RowScale;
+
+use crate::weights::{Channels, Tile};
+
+/// Quantised rows × packed weights, dequantised.
+///
+/// With `depth` = `tiles.len() / channels.len()` blocks of 8 inputs and `n` rows:
+/// `rows` is `[n][depth · 8]`, `row_scales` `[n]`, `tiles` `[channels.len()][depth]`, and `out`
+/// `[n][width]` with `16 · (channels.len() − 1) < width ≤ 16 · channels.len()`.
+#[derive(Debug)]
+pub struct Matmul<'a> {
+    /// int8 activations, each row padded with zeros to a multiple of 8.
+    pub rows: &'a [i8],
+    /// Scale and zero point of each row.
+    pub row_scales: &'a [RowScale],
+    /// Weights.
+    pub tiles: &'a [Tile],
+    /// What the epilogue needs of each 16 channels.
+    pub channels: &'a [Channels],
+    /// The product, scaled, with bias.
+    pub out: &'a mut [f32],
+    /// Output channels.
+    pub width: usize,
+}
+
+/// One instruction set's primitives; their contracts are those of the functions of [`lanes`] of
+/// the same names, and of [`Matmul`].
+#[expect(missing_docs, reason = "named after what they point to")]
+pub struct KernelSet {
+    /// How the command and the benchmarks call it.
+    pub name: &'static str,
+    pub matmul: fn(Matmul<'_>),
+    pub gelu: fn(&mut [f32]),
+    pub softmax: fn(&mut [f32]),
+    pub layer_norm: fn(&mut [f32], &[f32], &[f32], f32),
+    pub add: fn(&mut [f32], &[f32]),
+    pub quantize: fn(&[f32], &mut [i8]) -> RowScale,
+    pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
+}
+
+impl core::fmt::Debug for KernelSet {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Every set that this machine can run, the portable one first, the fastest last.
+pub fn available() -> impl Iterator<Item = &'static KernelSet> {
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
+    let vector = [avx2::detect(), avx512vnni::detect()];
+    #[cfg(not(all(target_arch = "x86_64", feature = "std")))]
+    let vector: [Option<&'static KernelSet>; 0] = [];
+    core::iter::once(&scalar::KERNELS).chain(vector.into_iter().flatten())
+}
+
+/// The fastest set of this machine.
+pub fn best() -> &'static KernelSet {
+    available().last().unwrap_or(&scalar::KERNELS)
+}
+
+/// The f32 primitives of [`lanes`] compiled for the named instructions.
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+macro_rules! vectorised {
+    ($features:literal) => {
+        super::vectorised!($features, gelu(row: &mut [f32]));
+        super::vectorised!($features, softmax(row: &mut [f32]));
+        super::vectorised!($features, layer_norm(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32));
+        super::vectorised!($features, add(row: &mut [f32], other: &[f32]));
+        super::vectorised!($features, quantize(row: &[f32], quantized: &mut [i8]) -> RowScale);
+        super::vectorised!($features, quantize_symmetric(row: &[f32], quantized: &mut [i8]) -> f32);
+    };
+    ($features:literal, $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        fn $name($($argument: $type),*) $(-> $result)? {
+            #[target_feature(enable = $features)]
+            fn compiled($($argument: $type),*) $(-> $result)? {
+                lanes::$name($($argument),*)
+            }
+            // SAFETY: `detect` saw the instructions before handing this set out.
+            unsafe { compiled($($argument),*) }
+        }
+    };
+}
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+use vectorised;

@@ -1,0 +1,41 @@
+//! The specification: plain Rust that every other kernel set must equal with `==`.
+
+use super::{KernelSet, Matmul, lanes};
+
+/// Portable kernels. Always there.
+pub static KERNELS: KernelSet = KernelSet {
+    name: "scalar",
+    matmul,
+    gelu: lanes::gelu,
+    softmax: lanes::softmax,
+    layer_norm: lanes::layer_norm,
+    add: lanes::add,
+    quantize: lanes::quantize,
+    quantize_symmetric: lanes::quantize_symmetric,
+};
+
+/// out\[r\]\[c\] = (Σₖ rows\[r\]\[k\] · tile\[c\]\[k\] − zero_point · column_sum) · (row scale · channel scale) + bias
+fn matmul(product: Matmul<'_>) {
+    let Matmul { rows, row_scales, tiles, channels, out, width } = product;
+    let (blocks, _) = rows.as_chunks::<8>();
+    let depth = tiles.len() / channels.len().max(1);
+    for ((row, scale), out) in
+        blocks.chunks_exact(depth).zip(row_scales).zip(out.chunks_exact_mut(width))
+    {
+        let columns = tiles.chunks_exact(depth).zip(channels).zip(out.chunks_mut(16));
+        for ((tiles, channels), out) in columns {
+            let mut sums = [0i32; 16];
+            for (activations, tile) in row.iter().zip(tiles) {
+                for (sum, weights) in sums.iter_mut().zip(&tile.0) {
+                    for (&a, &w) in activations.iter().zip(weights) {
+                        *sum += i32::from(a) * i32::from(w);
+                    }
+                }
+            }
+            for (c, out) in out.iter_mut().enumerate() {
+                let centred = sums[c] - scale.zero_point * channels.column_sum[c];
+                *out = centred as f32 * (scale.scale * channels.scale[c]) + channels.bias[c];
+            }
+        }
+    }
+}

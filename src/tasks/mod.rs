@@ -1,0 +1,193 @@
+//! What one asks of a model: a [`Session`] takes text and answers through one of the heads.
+//!
+//! Every call runs text → tokens → encoder → head inside the session's arena and borrows its
+//! answer from there, with byte offsets into the caller's text. Nothing is padded: a sentence of
+//! nine tokens costs nine.
+
+mod answer;
+mod embed;
+mod fill_mask;
+mod head;
+
+pub use answer::Answer;
+pub use embed::Pooling;
+pub use fill_mask::Prediction;
+
+use crate::encoder::{self, Workspace};
+use crate::kernels::{self, KernelSet, lanes};
+use crate::text::{Input, Token, Tokenizer};
+use crate::weights::{HeadKind, Model};
+use crate::{Error, Plan};
+
+/// A model at work in a caller's arena.
+#[derive(Debug)]
+pub struct Session<'m, 'a> {
+    model: Model<'m>,
+    kernels: &'static KernelSet,
+    plan: Plan,
+    arena: &'a mut [u8],
+}
+
+/// Logits of each token.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenLogits<'s> {
+    /// The sequence, special tokens included.
+    pub tokens: &'s [Token],
+    /// `[tokens, labels]`.
+    pub logits: &'s [f32],
+}
+
+/// One token of the text and how likely it is to be a replacement.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detection {
+    /// Where it stands.
+    pub token: Token,
+    /// Probability that it was replaced.
+    pub replaced: f32,
+}
+
+impl<'m, 'a> Session<'m, 'a> {
+    /// A session for sequences of up to `tokens` tokens, with this machine's fastest kernels.
+    ///
+    /// # Errors
+    /// [`Error::ArenaTooSmall`] with the bytes that [`Plan::inference`] asks for,
+    /// [`Error::ArenaMisaligned`], [`Error::SequenceTooLong`] beyond the model's positions.
+    pub fn new(model: Model<'m>, arena: &'a mut [u8], tokens: usize) -> Result<Self, Error> {
+        Self::with(model, arena, Plan::inference(model.config(), tokens), kernels::best())
+    }
+
+    /// The same by a plan and with kernels of the caller's choice; the answers are the same bits.
+    pub fn with(
+        model: Model<'m>,
+        arena: &'a mut [u8],
+        plan: Plan,
+        kernels: &'static KernelSet,
+    ) -> Result<Self, Error> {
+        let limit = model.config().max_position_embeddings;
+        if plan.tokens > limit {
+            return Err(Error::SequenceTooLong { tokens: plan.tokens, limit });
+        }
+        if plan.block_rows == 0 {
+            return Err(Error::SequenceTooShort);
+        }
+        let (needed, found) = (plan.bytes(), arena.len());
+        if found < needed {
+            return Err(Error::ArenaTooSmall { needed, found });
+        }
+        Workspace::carve(arena, &plan)?;
+        Ok(Self { model, kernels, plan, arena })
+    }
+
+    /// The model.
+    pub fn model(&self) -> Model<'m> {
+        self.model
+    }
+
+    /// The plan of the arena.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Tokenises and encodes: the tokens, and the last hidden states `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`], [`Error::EmptyText`], [`Error::NotFinite`].
+    pub fn encode(&mut self, input: Input<'_>) -> Result<(&[Token], &[f32]), Error> {
+        let (workspace, length) = self.encoded(input)?;
+        let hidden = workspace.residual.len() / workspace.tokens.len();
+        let states = workspace.residual.get(..length * hidden).unwrap_or_default();
+        Ok((workspace.tokens.get(..length).unwrap_or_default(), states))
+    }
+
+    fn encoded(&mut self, input: Input<'_>) -> Result<(Workspace<'_>, usize), Error> {
+        let mut workspace = Workspace::carve(self.arena, &self.plan)?;
+        let tokenizer = Tokenizer::new(&self.model.root().vocabulary);
+        let length = tokenizer.encode(input, workspace.tokens)?;
+        if workspace.tokens.iter().take(length).all(|token| token.special == 1) {
+            return Err(Error::EmptyText);
+        }
+        encoder::encode(&self.model, self.kernels, &mut workspace, length)?;
+        Ok((workspace, length))
+    }
+
+    /// Encodes tokens that are already there, such as a corrupted sequence in an evaluation.
+    ///
+    /// # Errors
+    /// [`Error::SequenceTooLong`], [`Error::EmptyText`] for no tokens, and those of the encoder.
+    pub fn token_logits_of(&mut self, kind: HeadKind, tokens: &[Token]) -> Result<TokenLogits<'_>, Error> {
+        let limit = self.plan.tokens;
+        let mut workspace = Workspace::carve(self.arena, &self.plan)?;
+        let place = workspace.tokens.get_mut(..tokens.len());
+        place.ok_or(Error::SequenceTooLong { tokens: tokens.len(), limit })?.copy_from_slice(tokens);
+        if tokens.is_empty() {
+            return Err(Error::EmptyText);
+        }
+        encoder::encode(&self.model, self.kernels, &mut workspace, tokens.len())?;
+        self.finish_token_logits(kind, tokens.len())
+    }
+
+    /// The logits of a head that answers for each token: [`HeadKind::Detect`], [`HeadKind::Tag`],
+    /// [`HeadKind::Answer`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`], and those of [`Session::encode`].
+    pub fn token_logits(&mut self, kind: HeadKind, input: Input<'_>) -> Result<TokenLogits<'_>, Error> {
+        self.model.head(kind)?;
+        let (_, length) = self.encoded(input)?;
+        self.finish_token_logits(kind, length)
+    }
+
+    fn finish_token_logits(&mut self, kind: HeadKind, length: usize) -> Result<TokenLogits<'_>, Error> {
+        let head = self.model.head(kind)?;
+        let mut workspace = Workspace::carve(self.arena, &self.plan)?;
+        head::every_token(&self.model, head, self.kernels, &mut workspace, length);
+        let Workspace { tokens, residual, .. } = workspace;
+        let logits = residual.get(..length * head.labels.len()).unwrap_or_default();
+        Ok(TokenLogits { tokens: tokens.get(..length).unwrap_or_default(), logits })
+    }
+
+    /// How likely each token of the text is to be a replacement, in order.
+    ///
+    /// # Errors
+    /// As [`Session::token_logits`].
+    pub fn detect(&mut self, text: &str) -> Result<impl Iterator<Item = Detection>, Error> {
+        let TokenLogits { tokens, logits } = self.token_logits(HeadKind::Detect, text.into())?;
+        let detections = tokens
+            .iter()
+            .zip(logits)
+            .map(|(&token, &logit)| Detection { token, replaced: lanes::sigmoid(logit) });
+        Ok(detections.filter(|detection| detection.token.special == 0))
+    }
+
+    /// Probability of each label, in the order of the head's labels, for a text or a pair.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`], and those of [`Session::encode`].
+    pub fn classify(&mut self, input: Input<'_>) -> Result<&[f32], Error> {
+        let kernels = self.kernels;
+        let logits = self.first_token_logits(HeadKind::Classify, input)?;
+        (kernels.softmax)(logits);
+        Ok(logits)
+    }
+
+    /// The value of a text or a pair.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`], and those of [`Session::encode`].
+    pub fn regress(&mut self, input: Input<'_>) -> Result<f32, Error> {
+        let logits = self.first_token_logits(HeadKind::Regress, input)?;
+        logits.first().copied().ok_or(Error::NoSuchHead(HeadKind::Regress.name()))
+    }
+
+    /// The logits of a head that answers from the first token.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`], and those of [`Session::encode`].
+    pub fn first_token_logits(&mut self, kind: HeadKind, input: Input<'_>) -> Result<&mut [f32], Error> {
+        let head = self.model.head(kind)?;
+        let (model, kernels) = (self.model, self.kernels);
+        let (mut workspace, _) = self.encoded(input)?;
+        head::every_token(&model, head, kernels, &mut workspace, 1);
+        Ok(workspace.residual.get_mut(..head.labels.len()).unwrap_or_default())
+    }
+}

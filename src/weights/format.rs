@@ -1,0 +1,236 @@
+//! The archived types: what lies in a file, byte for byte, and is read in place.
+//!
+//! All numbers are little-endian. These types are the format; a change of any is a new version.
+
+use bytemuck::{Pod, Zeroable};
+use rkyv::Portable;
+use rkyv::bytecheck::CheckBytes;
+use rkyv::option::ArchivedOption;
+use rkyv::rancor::Fallible;
+use rkyv::rend::{f32_le, u32_le};
+use rkyv::string::ArchivedString;
+use rkyv::vec::ArchivedVec;
+
+#[cfg(target_endian = "big")]
+compile_error!("electret reads its weights in place, and they are little-endian");
+
+/// Weights of 16 output channels × 8 inputs: `[channel][input]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub struct Tile(pub [[i8; 8]; 16]);
+
+/// What the epilogue of a product needs of 16 output channels.
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub struct Channels {
+    /// Weight = scale · int8.
+    pub scale: [f32; 16],
+    /// Added last.
+    pub bias: [f32; 16],
+    /// Sum of the channel's int8 weights, which makes zero points of activations free.
+    pub column_sum: [i32; 16],
+}
+
+// SAFETY: fixed layout without padding, and this crate builds for little-endian machines only.
+unsafe impl Portable for Tile {}
+// SAFETY: as above.
+unsafe impl Portable for Channels {}
+
+// SAFETY: every bit pattern is a value.
+unsafe impl<C: Fallible + ?Sized> CheckBytes<C> for Tile {
+    unsafe fn check_bytes(_: *const Self, _: &mut C) -> Result<(), C::Error> {
+        Ok(())
+    }
+}
+// SAFETY: every bit pattern is a value.
+unsafe impl<C: Fallible + ?Sized> CheckBytes<C> for Channels {
+    unsafe fn check_bytes(_: *const Self, _: &mut C) -> Result<(), C::Error> {
+        Ok(())
+    }
+}
+
+/// An int8 matrix `[outputs, inputs]`, packed: `tiles[outputs/16][inputs/8]`, zero padded.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Linear {
+    /// Inputs.
+    pub inputs: u32_le,
+    /// Output channels; rows, where it is an embedding table.
+    pub outputs: u32_le,
+    /// The weights.
+    pub tiles: ArchivedVec<Tile>,
+    /// One for every 16 outputs.
+    pub channels: ArchivedVec<Channels>,
+}
+
+/// LayerNorm's two vectors.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Norm {
+    /// Multiplied.
+    pub weight: ArchivedVec<f32_le>,
+    /// Added.
+    pub bias: ArchivedVec<f32_le>,
+}
+
+/// Embedding tables, their LayerNorm, and the projection where the widths differ.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Embeddings {
+    /// `[vocab_size, embedding_size]`; its bias is that of the tied masked-language-model output.
+    pub words: Linear,
+    /// `[max_position_embeddings, embedding_size]`.
+    pub positions: Linear,
+    /// `[type_vocab_size, embedding_size]`.
+    pub token_types: Linear,
+    /// Over the sum of the three.
+    pub norm: Norm,
+    /// `[hidden_size, embedding_size]`.
+    pub projection: ArchivedOption<Linear>,
+}
+
+/// One transformer layer.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Layer {
+    /// `[hidden, hidden]`, as the next three.
+    pub query: Linear,
+    /// Keys.
+    pub key: Linear,
+    /// Values.
+    pub value: Linear,
+    /// After the heads are joined.
+    pub attention_output: Linear,
+    /// After the first residual.
+    pub attention_norm: Norm,
+    /// `[intermediate, hidden]`.
+    pub intermediate: Linear,
+    /// `[hidden, intermediate]`.
+    pub output: Linear,
+    /// After the second residual.
+    pub output_norm: Norm,
+}
+
+/// What a head answers.
+#[derive(Portable, CheckBytes, Debug, Clone, Copy, PartialEq, Eq)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(u8)]
+pub enum HeadKind {
+    /// Was this token replaced? One logit a token.
+    Detect,
+    /// Which piece stands here? `vocab_size` logits a token, through the word embeddings.
+    FillMask,
+    /// Which label has the text? From the first token.
+    Classify,
+    /// What value has the text? One number, from the first token.
+    Regress,
+    /// Which label has each token?
+    Tag,
+    /// Where does the answer start and end? Two logits a token.
+    Answer,
+}
+
+/// A head: dense + GELU (+ LayerNorm) where there is one, and the output layer.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Head {
+    /// What it answers.
+    pub kind: HeadKind,
+    /// `[width, hidden]`, followed by GELU.
+    pub dense: ArchivedOption<Linear>,
+    /// After GELU, in a fill-mask head.
+    pub norm: ArchivedOption<Norm>,
+    /// `[labels, width]`; none in a fill-mask head.
+    pub output: ArchivedOption<Linear>,
+    /// Names of the outputs.
+    pub labels: ArchivedVec<ArchivedString>,
+}
+
+/// A trie over the UTF-8 of all pieces, breadth first, and the pieces by id.
+///
+/// Node 0 is the root of pieces that begin a word, node 1 that of continuations (`##` left out).
+/// The children of node n are nodes `first_child[n]..first_child[n + 1]`, in order of label.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Vocabulary {
+    /// The byte that leads to each node.
+    pub labels: ArchivedVec<u8>,
+    /// One more entry than nodes.
+    pub first_child: ArchivedVec<u32_le>,
+    /// The piece that ends at each node, or `u32::MAX`.
+    pub piece: ArchivedVec<u32_le>,
+    /// All pieces as written in `vocab.txt`, one after another.
+    pub text: ArchivedString,
+    /// Where each piece ends in `text`.
+    pub ends: ArchivedVec<u32_le>,
+    /// Ids of `[PAD] [UNK] [CLS] [SEP] [MASK]`.
+    pub special: [u32_le; 5],
+    /// Whether text is lower-cased and loses its accents.
+    pub uncased: bool,
+}
+
+/// The shape, as in `config.json`.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the fields of ElectraConfig")]
+pub struct Config {
+    pub vocab_size: u32_le,
+    pub embedding_size: u32_le,
+    pub hidden_size: u32_le,
+    pub num_hidden_layers: u32_le,
+    pub num_attention_heads: u32_le,
+    pub intermediate_size: u32_le,
+    pub max_position_embeddings: u32_le,
+    pub type_vocab_size: u32_le,
+    pub layer_norm_eps: f32_le,
+}
+
+/// Where a model comes from.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Provenance {
+    /// What it is called.
+    pub name: ArchivedString,
+    /// What it was made from.
+    pub source: ArchivedString,
+    /// SPDX expression or a sentence.
+    pub licence: ArchivedString,
+    /// Version of electret that wrote it.
+    pub tool: ArchivedString,
+    /// How the weights were quantised.
+    pub quantisation: ArchivedString,
+}
+
+/// A sentence whose logits any device must reproduce bit for bit.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct Check {
+    /// The sentence.
+    pub text: ArchivedString,
+    /// The last hidden state of `[CLS]`.
+    pub hidden: ArchivedVec<f32_le>,
+}
+
+/// The whole payload.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+#[expect(missing_docs, reason = "named after their types")]
+pub struct Root {
+    pub config: Config,
+    pub provenance: Provenance,
+    pub vocabulary: Vocabulary,
+    pub embeddings: Embeddings,
+    pub layers: ArchivedVec<Layer>,
+    pub heads: ArchivedVec<Head>,
+    pub checks: ArchivedVec<Check>,
+}

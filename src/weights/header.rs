@@ -1,0 +1,95 @@
+//! The 64 bytes in front of a payload.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0..8 | magic `\x89ELECTRT` |
+//! | 8..12 | format version |
+//! | 12..16 | flags, 0 |
+//! | 16..24 | payload length in bytes |
+//! | 24..28 | CRC-32C of the payload |
+//! | 28..60 | zero |
+//! | 60..64 | CRC-32C of bytes 0..60 |
+
+use crc::{CRC_32_ISCSI, Crc, Table};
+
+use crate::Error;
+
+/// The format that this build writes, and the newest it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Bytes of a header; the payload follows.
+pub const HEADER_BYTES: usize = 64;
+
+const MAGIC: [u8; 8] = *b"\x89ELECTRT";
+const CRC_32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
+
+/// A header's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Format version.
+    pub version: u32,
+    /// Bytes after the header.
+    pub payload_length: u64,
+    /// Their CRC-32C.
+    pub payload_crc: u32,
+}
+
+impl Header {
+    /// The header that goes in front of `payload`.
+    pub fn of(payload: &[u8]) -> Self {
+        Self {
+            version: FORMAT_VERSION,
+            payload_length: payload.len() as u64,
+            payload_crc: CRC_32C.checksum(payload),
+        }
+    }
+
+    /// As it stands in a file.
+    pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&self.version.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.payload_length.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.payload_crc.to_le_bytes());
+        let crc = CRC_32C.checksum(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads and checks a header.
+    ///
+    /// # Errors
+    /// In this order: too few bytes, wrong magic, wrong byte order, a later version, damage.
+    pub fn parse(file: &[u8]) -> Result<Self, Error> {
+        let Some(bytes) = file.first_chunk::<HEADER_BYTES>() else {
+            return Err(Error::FileTruncated { expected: 64, found: file.len() as u64 });
+        };
+        let word = |at: usize| bytes.get(at..at + 4).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_le_bytes(*b));
+        if !bytes.starts_with(&MAGIC) {
+            return Err(Error::NotAnElectretFile);
+        }
+        let version = word(8);
+        if version != 0 && version.swap_bytes() <= FORMAT_VERSION {
+            return Err(Error::WrongByteOrder);
+        }
+        if version == 0 || version > FORMAT_VERSION {
+            return Err(Error::UnsupportedVersion(version));
+        }
+        if CRC_32C.checksum(bytes.get(..60).unwrap_or_default()) != word(60) {
+            return Err(Error::HeaderDamaged);
+        }
+        let payload_length = u64::from(word(16)) | u64::from(word(20)) << 32;
+        Ok(Self { version, payload_length, payload_crc: word(24) })
+    }
+
+    /// The payload behind the header, whole and undamaged.
+    pub fn payload<'a>(&self, file: &'a [u8]) -> Result<&'a [u8], Error> {
+        let rest = file.get(HEADER_BYTES..).unwrap_or_default();
+        let payload = usize::try_from(self.payload_length).ok().and_then(|length| rest.get(..length));
+        let Some(payload) = payload else {
+            let expected = self.payload_length.saturating_add(HEADER_BYTES as u64);
+            return Err(Error::FileTruncated { expected, found: file.len() as u64 });
+        };
+        if CRC_32C.checksum(payload) == self.payload_crc { Ok(payload) } else { Err(Error::PayloadDamaged) }
+    }
+}

@@ -1,0 +1,243 @@
+//! The `.electret` file: opened in place from flash, a mapping or memory, checked, never copied.
+//!
+//! A file is a [`Header`] and one `rkyv` archive of [`format::Root`]. [`Model::open`] promises:
+//! whatever the bytes, it answers in time linear in their number with a model whose every part has
+//! the shape its config says, or with an error that names the field.
+
+pub mod format;
+mod header;
+mod linear;
+#[cfg(feature = "convert")]
+pub mod owned;
+
+pub use format::{Channels, HeadKind, Tile};
+pub use header::{FORMAT_VERSION, HEADER_BYTES, Header};
+#[cfg(feature = "convert")]
+pub use owned::AlignedBytes;
+
+use format::{Head, Linear, Norm, Root};
+use rkyv::option::ArchivedOption;
+use rkyv::rancor::Failure;
+
+use crate::{ElectraConfig, Error};
+
+/// Aligns what it holds as a model must be: `static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!(…))`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Aligned<T: ?Sized>(pub T);
+
+/// An opened model. Copying it copies a pointer.
+#[derive(Clone, Copy, Debug)]
+pub struct Model<'m> {
+    root: &'m Root,
+    config: ElectraConfig,
+    bytes: usize,
+}
+
+impl<'m> Model<'m> {
+    /// Opens a file in place. `file` starts at a multiple of 64 bytes and may be longer than the
+    /// model.
+    ///
+    /// # Errors
+    /// [`Error::ModelMisaligned`], what [`Header::parse`] and [`Header::payload`] say,
+    /// [`Error::InvalidArchive`], or [`Error::InvalidModel`] with the field.
+    pub fn open(file: &'m [u8]) -> Result<Self, Error> {
+        if !file.as_ptr().addr().is_multiple_of(64) {
+            return Err(Error::ModelMisaligned);
+        }
+        let header = Header::parse(file)?;
+        let payload = header.payload(file)?;
+        let root = rkyv::api::low::access::<Root, Failure>(payload).map_err(|_| Error::InvalidArchive)?;
+        let config = checked_config(root)?;
+        check_parts(root, &config)?;
+        Ok(Self { root, config, bytes: HEADER_BYTES + payload.len() })
+    }
+
+    /// Reads a file from a stream into `buffer`, which starts at a multiple of 64 bytes, and opens
+    /// it there.
+    ///
+    /// # Errors
+    /// [`Error::ReadFailed`], [`Error::ModelBufferTooSmall`], or those of [`Model::open`].
+    pub fn read(mut reader: impl embedded_io::Read, buffer: &'m mut [u8]) -> Result<Self, Error> {
+        let found = buffer.len();
+        let too_small = |needed| Error::ModelBufferTooSmall { needed, found };
+        let start = buffer.get_mut(..HEADER_BYTES).ok_or(too_small(HEADER_BYTES as u64))?;
+        reader.read_exact(start).map_err(|_| Error::ReadFailed)?;
+        let needed = Header::parse(start)?.payload_length.saturating_add(HEADER_BYTES as u64);
+        let end = usize::try_from(needed).unwrap_or(usize::MAX);
+        let rest = buffer.get_mut(HEADER_BYTES..end).ok_or(too_small(needed))?;
+        reader.read_exact(rest).map_err(|_| Error::ReadFailed)?;
+        Self::open(buffer)
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &ElectraConfig {
+        &self.config
+    }
+
+    /// Everything in the file.
+    pub fn root(&self) -> &'m Root {
+        self.root
+    }
+
+    /// Bytes of the file, header included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The head of that kind.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`].
+    pub fn head(&self, kind: HeadKind) -> Result<&'m Head, Error> {
+        self.root.heads.iter().find(|head| head.kind == kind).ok_or(Error::NoSuchHead(kind.name()))
+    }
+}
+
+impl HeadKind {
+    /// As the command and errors call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Detect => "detect",
+            Self::FillMask => "fill-mask",
+            Self::Classify => "classify",
+            Self::Regress => "regress",
+            Self::Tag => "tag",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+/// The config, if every size is one that a network can have and that no product of two overflows.
+fn checked_config(root: &Root) -> Result<ElectraConfig, Error> {
+    let stored = &root.config;
+    let size = |field, value: rkyv::rend::u32_le, most: u32| {
+        let value = value.to_native();
+        let wrong = Error::InvalidModel { field, index: value as usize };
+        if (1..=most).contains(&value) { Ok(value as usize) } else { Err(wrong) }
+    };
+    let config = ElectraConfig {
+        vocab_size: size("config.vocab_size", stored.vocab_size, 1 << 20)?,
+        embedding_size: size("config.embedding_size", stored.embedding_size, 1 << 14)?,
+        hidden_size: size("config.hidden_size", stored.hidden_size, 1 << 14)?,
+        num_hidden_layers: size("config.num_hidden_layers", stored.num_hidden_layers, 1 << 10)?,
+        num_attention_heads: size("config.num_attention_heads", stored.num_attention_heads, 1 << 10)?,
+        intermediate_size: size("config.intermediate_size", stored.intermediate_size, 1 << 16)?,
+        max_position_embeddings: size(
+            "config.max_position_embeddings",
+            stored.max_position_embeddings,
+            1 << 16,
+        )?,
+        type_vocab_size: size("config.type_vocab_size", stored.type_vocab_size, 256)?,
+        layer_norm_eps: stored.layer_norm_eps.to_native(),
+    };
+    let divides = config.hidden_size.is_multiple_of(config.num_attention_heads);
+    if !divides || config.head_size() > crate::encoder::MAX_HEAD {
+        let (field, index) = ("config.num_attention_heads", config.num_attention_heads);
+        return Err(Error::InvalidModel { field, index });
+    }
+    if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps < 1.0) {
+        return Err(Error::InvalidModel { field: "config.layer_norm_eps", index: 0 });
+    }
+    Ok(config)
+}
+
+/// Compares the shape of every part with the config.
+fn check_parts(root: &Root, config: &ElectraConfig) -> Result<(), Error> {
+    let (embedding, hidden, inner) = (config.embedding_size, config.hidden_size, config.intermediate_size);
+    let embeddings = &root.embeddings;
+    check_linear("embeddings.words", 0, &embeddings.words, config.vocab_size, embedding)?;
+    check_linear("embeddings.positions", 0, &embeddings.positions, config.max_position_embeddings, embedding)?;
+    check_linear("embeddings.token_types", 0, &embeddings.token_types, config.type_vocab_size, embedding)?;
+    check_norm("embeddings.norm", 0, &embeddings.norm, embedding)?;
+    match (&embeddings.projection, config.has_projection()) {
+        (ArchivedOption::Some(linear), true) => {
+            check_linear("embeddings.projection", 0, linear, hidden, embedding)?;
+        }
+        (ArchivedOption::None, false) => {}
+        _ => return Err(Error::InvalidModel { field: "embeddings.projection", index: 0 }),
+    }
+    if root.layers.len() != config.num_hidden_layers {
+        return Err(Error::InvalidModel { field: "layers", index: root.layers.len() });
+    }
+    for (index, layer) in root.layers.iter().enumerate() {
+        check_linear("layer.query", index, &layer.query, hidden, hidden)?;
+        check_linear("layer.key", index, &layer.key, hidden, hidden)?;
+        check_linear("layer.value", index, &layer.value, hidden, hidden)?;
+        check_linear("layer.attention_output", index, &layer.attention_output, hidden, hidden)?;
+        check_norm("layer.attention_norm", index, &layer.attention_norm, hidden)?;
+        check_linear("layer.intermediate", index, &layer.intermediate, inner, hidden)?;
+        check_linear("layer.output", index, &layer.output, hidden, inner)?;
+        check_norm("layer.output_norm", index, &layer.output_norm, hidden)?;
+    }
+    for (index, head) in root.heads.iter().enumerate() {
+        check_head(index, head, config)?;
+    }
+    let vocabulary = &root.vocabulary;
+    let nodes = vocabulary.labels.len();
+    let consistent = nodes >= 2
+        && vocabulary.first_child.len() == nodes + 1
+        && vocabulary.piece.len() == nodes
+        && vocabulary.ends.len() == config.vocab_size;
+    if !consistent {
+        return Err(Error::InvalidModel { field: "vocabulary", index: nodes });
+    }
+    for (index, id) in vocabulary.special.iter().enumerate() {
+        if id.to_native() as usize >= config.vocab_size {
+            return Err(Error::InvalidModel { field: "vocabulary.special", index });
+        }
+    }
+    Ok(())
+}
+
+/// A head's layers follow each other, and it has as many labels as outputs.
+fn check_head(index: usize, head: &Head, config: &ElectraConfig) -> Result<(), Error> {
+    let hidden = config.hidden_size;
+    let mut width = hidden;
+    if let ArchivedOption::Some(dense) = &head.dense {
+        width = dense.outputs();
+        check_linear("head.dense", index, dense, width, hidden)?;
+    }
+    if let ArchivedOption::Some(norm) = &head.norm {
+        check_norm("head.norm", index, norm, width)?;
+    }
+    let labels = head.labels.len();
+    let fits = match head.kind {
+        HeadKind::FillMask => width == config.embedding_size && labels == 0,
+        HeadKind::Detect | HeadKind::Regress => labels == 1,
+        HeadKind::Answer => labels == 2,
+        HeadKind::Classify | HeadKind::Tag => labels >= 1 && labels <= hidden,
+    };
+    // The arena holds `intermediate_size` values a row, and hidden_size before that.
+    if !fits || width > hidden.max(config.intermediate_size) {
+        return Err(Error::InvalidModel { field: "head.labels", index });
+    }
+    match &head.output {
+        ArchivedOption::Some(output) if head.kind != HeadKind::FillMask => {
+            check_linear("head.output", index, output, labels, width)
+        }
+        ArchivedOption::None if head.kind == HeadKind::FillMask => Ok(()),
+        _ => Err(Error::InvalidModel { field: "head.output", index }),
+    }
+}
+
+fn check_linear(
+    field: &'static str,
+    index: usize,
+    linear: &Linear,
+    outputs: usize,
+    inputs: usize,
+) -> Result<(), Error> {
+    let blocks = outputs.div_ceil(16);
+    let consistent = linear.outputs() == outputs
+        && linear.inputs() == inputs
+        && linear.channels.len() == blocks
+        && linear.tiles.len() == blocks * inputs.div_ceil(8)
+        && outputs > 0;
+    if consistent { Ok(()) } else { Err(Error::InvalidModel { field, index }) }
+}
+
+fn check_norm(field: &'static str, index: usize, norm: &Norm, width: usize) -> Result<(), Error> {
+    let consistent = norm.weight.len() == width && norm.bias.len() == width;
+    if consistent { Ok(()) } else { Err(Error::InvalidModel { field, index }) }
+}

@@ -1,0 +1,86 @@
+//! `src/text/tables.rs` holds what Hugging Face's tokenisers know of Unicode, from the crates they
+//! use. This test makes it anew and compares; with ELECTRET_BLESS=1 it writes it.
+
+use std::fmt::Write;
+
+use unicode_categories::UnicodeCategories;
+use unicode_normalization_alignments::UnicodeNormalization;
+use unicode_normalization_alignments::char::canonical_combining_class;
+
+const PATH: &str = "src/text/tables.rs";
+
+fn all_chars() -> impl Iterator<Item = char> {
+    (0..=u32::from(char::MAX)).filter_map(char::from_u32)
+}
+
+/// Consecutive characters of a class as inclusive ranges.
+fn ranges(out: &mut String, name: &str, doc: &str, class: impl Fn(char) -> bool) {
+    let mut found: Vec<(u32, u32)> = Vec::new();
+    for c in all_chars().filter(|&c| class(c)).map(u32::from) {
+        match found.last_mut() {
+            Some((_, end)) if *end + 1 == c => *end = c,
+            _ => found.push((c, c)),
+        }
+    }
+    writeln!(out, "\n/// {doc}\npub const {name}: &[(u32, u32)] = &[").unwrap();
+    for (start, end) in found {
+        writeln!(out, "    ({start:#x}, {end:#x}),").unwrap();
+    }
+    out.push_str("];\n");
+}
+
+fn generate() -> String {
+    let mut out = String::from(
+        "//! Unicode as Hugging Face's tokenisers see it; made by `tests/unicode_tables.rs`.\n",
+    );
+    ranges(&mut out, "OTHER", "General category C: control, format, private use, unassigned.", |c| {
+        c.is_other()
+    });
+    ranges(&mut out, "PUNCTUATION", "General category P.", |c| c.is_punctuation());
+    ranges(&mut out, "NONSPACING", "General category Mn: the accents that are stripped.", |c| {
+        c.is_mark_nonspacing()
+    });
+    out.push_str("\n/// Canonical combining classes other than 0, by inclusive range.\npub const COMBINING: &[(u32, u32, u8)] = &[\n");
+    let mut classes: Vec<(u32, u32, u8)> = Vec::new();
+    for c in all_chars() {
+        let (class, c) = (canonical_combining_class(c), u32::from(c));
+        match classes.last_mut() {
+            _ if class == 0 => {}
+            Some((_, end, same)) if *end + 1 == c && *same == class => *end = c,
+            _ => classes.push((c, c, class)),
+        }
+    }
+    for (start, end, class) in classes {
+        writeln!(out, "    ({start:#x}, {end:#x}, {class}),").unwrap();
+    }
+    out.push_str("];\n");
+    out.push_str(
+        "\n/// Canonical decompositions without nonspacing marks, Hangul syllables apart: a character\n\
+         /// and the one to three that are left of it (0: no more).\npub const DECOMPOSED: &[(u32, [u32; 3])] = &[\n",
+    );
+    for c in all_chars().filter(|&c| !('\u{ac00}'..='\u{d7a3}').contains(&c)) {
+        let whole: Vec<char> = c.to_string().as_str().nfd().map(|(c, _)| c).collect();
+        let left: Vec<u32> =
+            whole.iter().filter(|c| !c.is_mark_nonspacing()).map(|&c| u32::from(c)).collect();
+        if left.is_empty() {
+            assert!(c.is_mark_nonspacing(), "{c:?} is no mark and leaves nothing");
+        } else if whole != [c] {
+            assert!(left.len() <= 3, "{c:?} leaves {left:?}");
+            let part = |i| left.get(i).copied().unwrap_or(0);
+            let [a, b, d] = [part(0), part(1), part(2)];
+            writeln!(out, "    ({:#x}, [{a:#x}, {b:#x}, {d:#x}]),", u32::from(c)).unwrap();
+        }
+    }
+    out.push_str("];\n");
+    out
+}
+
+#[test]
+fn the_tables_are_those_of_hugging_face() {
+    let generated = generate();
+    if std::env::var_os("ELECTRET_BLESS").is_some() {
+        std::fs::write(PATH, &generated).unwrap();
+    }
+    let committed = std::fs::read_to_string(PATH).unwrap();
+    assert!(committed == generated, "{PATH} is stale; run this test with ELECTRET_BLESS=1");
+}
