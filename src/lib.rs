@@ -24,6 +24,10 @@ pub mod weights;
 pub mod evaluate;
 #[cfg(feature = "convert")]
 pub mod import;
+#[cfg(feature = "convert")]
+pub mod quantize;
+#[cfg(feature = "convert")]
+pub mod reference;
 #[cfg(feature = "train")]
 #[forbid(unsafe_code)]
 pub mod train;

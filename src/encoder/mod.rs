@@ -83,6 +83,21 @@ pub fn encode(
     workspace: &mut Workspace<'_>,
     length: usize,
 ) -> Result<(), Error> {
+    encode_observed(model, kernels, workspace, length, |_| {})
+}
+
+/// [`encode`], showing `observe` the hidden states `[length, hidden]` after the embeddings and
+/// after each layer.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_observed(
+    model: &Model<'_>,
+    kernels: &KernelSet,
+    workspace: &mut Workspace<'_>,
+    length: usize,
+    mut observe: impl FnMut(&[f32]),
+) -> Result<(), Error> {
     let hidden = model.config().hidden_size;
     let Workspace { tokens, residual, cache, block } = workspace;
     let tokens = tokens.get(..length).unwrap_or_default();
@@ -93,6 +108,7 @@ pub fn encode(
     {
         embeddings::embed(model, kernels, block, tokens, first, x);
     }
+    observe(residual);
     for layer in model.root().layers.iter() {
         let attention = attention::Attention::new(layer, model.config(), kernels, length);
         for (first, x) in (0..).step_by(rows).zip(residual.chunks(rows * hidden)) {
@@ -102,6 +118,7 @@ pub fn encode(
             attention.attend(cache, block, x);
             feed_forward::feed_forward(layer, model.config(), kernels, block, x);
         }
+        observe(residual);
     }
     // A value that is not finite stays so through every layer, so looking once is enough.
     if residual.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }

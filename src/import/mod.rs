@@ -1,9 +1,11 @@
 //! Weights from elsewhere: tensors by Hugging Face's names.
 
+mod checkpoint;
 mod error;
 mod tensors;
 mod vocabulary;
 
+pub use checkpoint::{Checkpoint, HeadTensors};
 pub use error::ImportError;
 pub use tensors::Tensors;
 pub use vocabulary::read_vocabulary;

@@ -24,10 +24,24 @@ impl Session<'_, '_> {
     /// # Errors
     /// [`Error::NoSuchHead`], and those of [`Session::encode`].
     pub fn fill_mask(&mut self, input: Input<'_>) -> Result<(&[Token], &[Prediction]), Error> {
+        self.model.head(HeadKind::FillMask)?;
+        let (_, length) = self.encoded(input)?;
+        self.finish_predictions(length)
+    }
+
+    /// The same for tokens that are already there.
+    ///
+    /// # Errors
+    /// As [`Session::token_logits_of`].
+    pub fn predictions_of(&mut self, tokens: &[Token]) -> Result<&[Prediction], Error> {
+        self.encode_tokens(tokens)?;
+        Ok(self.finish_predictions(tokens.len())?.1)
+    }
+
+    fn finish_predictions(&mut self, length: usize) -> Result<(&[Token], &[Prediction]), Error> {
         let head = self.model.head(HeadKind::FillMask)?;
-        let (model, kernels) = (self.model, self.kernels);
-        let (mut workspace, length) = self.encoded(input)?;
-        predict(&model, head, kernels, &mut workspace, length);
+        let mut workspace = Workspace::carve(self.arena, &self.plan)?;
+        predict(&self.model, head, self.kernels, &mut workspace, length);
         let Workspace { tokens, residual, .. } = workspace;
         let predictions = residual.get(..length * 2).unwrap_or_default();
         let tokens = tokens.get(..length).unwrap_or_default();

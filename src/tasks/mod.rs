@@ -111,10 +111,7 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// Encodes tokens that are already there, such as a corrupted sequence in an evaluation.
-    ///
-    /// # Errors
-    /// [`Error::SequenceTooLong`], [`Error::EmptyText`] for no tokens, and those of the encoder.
-    pub fn token_logits_of(&mut self, kind: HeadKind, tokens: &[Token]) -> Result<TokenLogits<'_>, Error> {
+    fn encode_tokens(&mut self, tokens: &[Token]) -> Result<(), Error> {
         let limit = self.plan.tokens;
         let mut workspace = Workspace::carve(self.arena, &self.plan)?;
         let place = workspace.tokens.get_mut(..tokens.len());
@@ -122,7 +119,17 @@ impl<'m, 'a> Session<'m, 'a> {
         if tokens.is_empty() {
             return Err(Error::EmptyText);
         }
-        encoder::encode(&self.model, self.kernels, &mut workspace, tokens.len())?;
+        encoder::encode(&self.model, self.kernels, &mut workspace, tokens.len())
+    }
+
+    /// [`Session::token_logits`] for tokens that are already there. A head that answers from the
+    /// first token gives its logits first.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`], [`Error::SequenceTooLong`], [`Error::EmptyText`] for no tokens,
+    /// [`Error::NotFinite`].
+    pub fn token_logits_of(&mut self, kind: HeadKind, tokens: &[Token]) -> Result<TokenLogits<'_>, Error> {
+        self.encode_tokens(tokens)?;
         self.finish_token_logits(kind, tokens.len())
     }
 

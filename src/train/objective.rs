@@ -16,9 +16,22 @@ use super::corpus::Example;
 use super::model::{Batch, Network};
 use crate::text::SpecialTokens;
 
-/// The weights of the two losses and the share of tokens that are chosen.
+/// What a run learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Generator and discriminator together.
+    Electra,
+    /// Masked language modelling of the discriminator's own encoder: BERT's objective, and a start
+    /// for a discriminator that would not leave the majority class by itself.
+    Mlm,
+}
+
+/// The objective, the weights of its losses and the share of tokens that are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Objective {
+    /// What is learnt.
+    pub kind: Kind,
     /// Share of tokens chosen for prediction: 0.15 (0.25 for LARGE).
     pub mask_prob: f64,
     /// Weight of the generator's loss.
@@ -29,7 +42,7 @@ pub struct Objective {
 
 impl Default for Objective {
     fn default() -> Self {
-        Self { mask_prob: 0.15, gen_weight: 1.0, disc_weight: 50.0 }
+        Self { kind: Kind::Electra, mask_prob: 0.15, gen_weight: 1.0, disc_weight: 50.0 }
     }
 }
 
@@ -129,32 +142,43 @@ impl Masked {
     }
 }
 
-/// What one joint step computed.
+/// What one step computed.
 #[derive(Debug)]
 pub struct Step<B: Backend> {
-    /// `gen_weight · MLM + disc_weight · RTD`, the tensor to differentiate.
+    /// The tensor to differentiate: `gen_weight · MLM + disc_weight · RTD`, or the MLM loss.
     pub loss: Tensor<B, 1>,
-    /// Generator's mean cross-entropy over the chosen positions, nats.
+    /// Mean cross-entropy over the chosen positions, nats.
     pub mlm_loss: Tensor<B, 1>,
-    /// Discriminator's mean binary cross-entropy over all tokens, nats.
-    pub rtd_loss: Tensor<B, 1>,
-    /// Discriminator's logit of each non-padding token.
-    pub rtd_logits: Vec<f32>,
-    /// Whether that token was replaced.
-    pub replaced: Vec<bool>,
     /// Share of chosen positions where the sample is the original.
     pub generator_accuracy: f64,
+    /// The discriminator's part, where there is one.
+    pub detection: Option<Detected<B>>,
 }
 
-/// Generator, samples, discriminator: the forward half of a training step.
-pub fn joint_step<B: Backend>(
-    generator: Network<'_, B>,
-    discriminator: Network<'_, B>,
-    objective: &Objective,
+/// The discriminator's part of a step.
+#[derive(Debug)]
+pub struct Detected<B: Backend> {
+    /// Mean binary cross-entropy over all tokens, nats.
+    pub loss: Tensor<B, 1>,
+    /// Logit of each non-padding token.
+    pub logits: Vec<f32>,
+    /// Whether that token was replaced.
+    pub replaced: Vec<bool>,
+}
+
+/// A generator's answer to a masked batch.
+struct Filled<B: Backend> {
+    loss: Tensor<B, 1>,
+    samples: Vec<i32>,
+    accuracy: f64,
+}
+
+fn fill<B: Backend>(
+    generator: &Network<'_, B>,
     masked: &Masked,
     rng: &mut impl Rng,
     device: &B::Device,
-) -> Result<Step<B>> {
+) -> Result<Filled<B>> {
     let chosen = masked.chosen.len();
     let positions: Tensor<B, 1, Int> =
         Tensor::from_data(TensorData::new(masked.chosen.clone(), [chosen]), device);
@@ -163,23 +187,44 @@ pub fn joint_step<B: Backend>(
     let samples = sample(logits.clone().detach(), rng)?;
     let targets: Vec<i32> = masked.chosen.iter().map(|&p| masked.original[p as usize]).collect();
     let hits = samples.iter().zip(&targets).filter(|(sample, target)| sample == target).count();
-    let mlm_loss = cross_entropy(logits, targets, device);
+    let loss = cross_entropy(logits, targets, device);
+    Ok(Filled { loss, samples, accuracy: hits as f64 / chosen.max(1) as f64 })
+}
 
+/// The forward half of a step of masked language modelling.
+pub fn mlm_step<B: Backend>(
+    network: &Network<'_, B>,
+    masked: &Masked,
+    rng: &mut impl Rng,
+    device: &B::Device,
+) -> Result<Step<B>> {
+    let Filled { loss, accuracy, .. } = fill(network, masked, rng, device)?;
+    Ok(Step { loss: loss.clone(), mlm_loss: loss, generator_accuracy: accuracy, detection: None })
+}
+
+/// Generator, samples, discriminator: the forward half of a joint step.
+pub fn joint_step<B: Backend>(
+    generator: &Network<'_, B>,
+    discriminator: &Network<'_, B>,
+    objective: &Objective,
+    masked: &Masked,
+    rng: &mut impl Rng,
+    device: &B::Device,
+) -> Result<Step<B>> {
+    let Filled { loss: mlm_loss, samples, accuracy } = fill(generator, masked, rng, device)?;
     let (corrupted, labels) = masked.corrupt(&samples);
     let hidden = discriminator.encode(&masked.batch(&corrupted, device));
     let logits = discriminator.discriminator_head(hidden);
     let real: Vec<usize> = (0..masked.padding.len()).filter(|&i| !masked.padding[i]).collect();
     let values = logits.to_data().to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let replaced = real.iter().map(|&i| labels[i] != 0.0).collect();
-    let rtd_logits = real.iter().map(|&i| values[i]).collect();
-    let rtd_loss = replaced_token_loss(logits, labels, &masked.padding, device);
+    let kept = real.iter().map(|&i| values[i]).collect();
+    let loss = replaced_token_loss(logits, labels, &masked.padding, device);
     Ok(Step {
-        loss: mlm_loss.clone() * objective.gen_weight + rtd_loss.clone() * objective.disc_weight,
+        loss: mlm_loss.clone() * objective.gen_weight + loss.clone() * objective.disc_weight,
         mlm_loss,
-        rtd_loss,
-        rtd_logits,
-        replaced,
-        generator_accuracy: hits as f64 / chosen.max(1) as f64,
+        generator_accuracy: accuracy,
+        detection: Some(Detected { loss, logits: kept, replaced }),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The training loop: draw a batch, step both networks together, report, checkpoint, resume.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -12,10 +12,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, newest_weights};
 use super::corpus::{Corpus, Example};
 use super::model::Network;
-use super::objective::{Masked, Objective, Step, joint_step};
+use super::objective::{Kind, Masked, Objective, Step, joint_step, mlm_step};
 use super::optimizer::{Adam, Moments, gradients, scalar};
 use super::weights::Weights;
 use crate::ElectraConfig;
@@ -35,7 +35,9 @@ pub struct Run {
     pub dropout: f64,
     /// Seed of initial weights, order, masks, samples and dropout.
     pub seed: u64,
-    /// Loss weights and mask share.
+    /// A run whose newest encoder this one starts from.
+    pub init_from: Option<PathBuf>,
+    /// What is learnt, loss weights and mask share.
     pub objective: Objective,
     /// Optimiser and schedule.
     pub adam: Adam,
@@ -89,7 +91,7 @@ impl Run {
             Some(checkpoint) => checkpoint,
             None => Checkpoint {
                 step: 0,
-                weights: Weights::init_pretraining(&config, self.seed, device).require_grad(),
+                weights: self.initial_weights(&config, device)?.require_grad(),
                 moments: Moments::default(),
             },
         };
@@ -107,9 +109,13 @@ impl Run {
             let masked = Masked::draw(&examples, &corpus.special, self.objective.mask_prob, &mut rng);
             B::seed(device, self.seed ^ (state.step as u64) << 20);
             let pair = Pair::new(&state.weights, &config, &generator, self.dropout);
-            let step = joint_step(
-                pair.generator, pair.discriminator, &self.objective, &masked, &mut rng, device,
-            )?;
+            let Pair { generator, discriminator } = &pair;
+            let step = match self.objective.kind {
+                Kind::Mlm => mlm_step(discriminator, &masked, &mut rng, device)?,
+                Kind::Electra => {
+                    joint_step(generator, discriminator, &self.objective, &masked, &mut rng, device)?
+                }
+            };
             let grads = gradients(&state.weights, &step.loss.backward());
             state.step += 1;
             let rate = self.adam.rate(state.step, self.steps);
@@ -127,6 +133,20 @@ impl Run {
         }
         bar.finish();
         Ok(())
+    }
+
+    fn initial_weights<B: AutodiffBackend>(
+        &self,
+        config: &ElectraConfig,
+        device: &B::Device,
+    ) -> Result<Weights<B>> {
+        let mut weights = Weights::init_pretraining(config, self.objective.kind, self.seed, device);
+        if let Some(other) = &self.init_from {
+            let (step, tensors) = newest_weights(other)?;
+            log::info!("starting from the encoder of {} at step {step}", other.display());
+            weights.adopt_encoder(&Weights::from_tensors(&tensors, device)?)?;
+        }
+        Ok(weights)
     }
 
     /// The host's random numbers of one step.
@@ -240,10 +260,12 @@ impl Curve {
         self.tokens += tokens;
         self.steps += 1;
         self.mlm += f64::from(scalar(step.mlm_loss.clone()));
-        self.rtd += f64::from(scalar(step.rtd_loss.clone()));
         self.generator += step.generator_accuracy;
-        self.logits.extend(&step.rtd_logits);
-        self.replaced.extend(&step.replaced);
+        if let Some(detection) = &step.detection {
+            self.rtd += f64::from(scalar(detection.loss.clone()));
+            self.logits.extend(&detection.logits);
+            self.replaced.extend(&detection.replaced);
+        }
     }
 
     fn report(&mut self, step: usize, rate: f64) -> Result<String> {

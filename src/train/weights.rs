@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Distribution, Tensor, TensorData, backend::Backend};
 
+use super::objective::Kind;
 use crate::ElectraConfig;
 use crate::import::Tensors;
 
@@ -119,12 +120,13 @@ impl<B: Backend> Weights<B> {
         }
     }
 
-    /// Fresh weights of a discriminator and the generator that trains it: one set of embeddings
-    /// under `electra.embeddings`, the generator's own encoder under `generator`.
-    pub fn init_pretraining(config: &ElectraConfig, seed: u64, device: &B::Device) -> Self {
+    /// Fresh weights for a run. For ELECTRA a discriminator and the generator that trains it: one
+    /// set of embeddings under `electra.embeddings`, the generator's own encoder under `generator`.
+    /// For masked language modelling the discriminator's encoder with a generator's head.
+    pub fn init_pretraining(config: &ElectraConfig, kind: Kind, seed: u64, device: &B::Device) -> Self {
         B::seed(device, seed);
         let mut weights = Self::default();
-        let (embedding, generator) = (config.embedding_size, config.generator());
+        let (embedding, hidden) = (config.embedding_size, config.hidden_size);
         for (table, rows) in [
             ("word_embeddings", config.vocab_size),
             ("position_embeddings", config.max_position_embeddings),
@@ -135,16 +137,36 @@ impl<B: Backend> Weights<B> {
         }
         weights.init_norm("electra.embeddings.LayerNorm", embedding, device);
         weights.init_encoder("electra", config, device);
-        let hidden = config.hidden_size;
-        weights.init_linear("discriminator_predictions.dense", hidden, hidden, device);
-        weights.init_linear("discriminator_predictions.dense_prediction", 1, hidden, device);
-
-        weights.init_encoder("generator", &generator, device);
-        weights.init_linear("generator_predictions.dense", embedding, generator.hidden_size, device);
+        let filler = match kind {
+            Kind::Mlm => hidden,
+            Kind::Electra => {
+                weights.init_linear("discriminator_predictions.dense", hidden, hidden, device);
+                weights.init_linear("discriminator_predictions.dense_prediction", 1, hidden, device);
+                let generator = config.generator();
+                weights.init_encoder("generator", &generator, device);
+                generator.hidden_size
+            }
+        };
+        weights.init_linear("generator_predictions.dense", embedding, filler, device);
         weights.init_norm("generator_predictions.LayerNorm", embedding, device);
         let bias = Tensor::zeros([config.vocab_size], device);
         weights.vectors.insert("generator_lm_head.bias".to_owned(), bias);
         weights
+    }
+
+    /// Takes the encoder `electra.…` of other weights over, which must have the same shapes.
+    pub fn adopt_encoder(&mut self, other: &Self) -> Result<()> {
+        for (name, tensor) in self.matrices.iter_mut().filter(|(name, _)| name.starts_with("electra.")) {
+            let found = other.matrices.get(name).with_context(|| format!("tensor {name}: missing"))?;
+            ensure!(found.dims() == tensor.dims(), "tensor {name}: another shape");
+            *tensor = found.clone();
+        }
+        for (name, tensor) in self.vectors.iter_mut().filter(|(name, _)| name.starts_with("electra.")) {
+            let found = other.vectors.get(name).with_context(|| format!("tensor {name}: missing"))?;
+            ensure!(found.dims() == tensor.dims(), "tensor {name}: another shape");
+            *tensor = found.clone();
+        }
+        Ok(())
     }
 }
 

@@ -1,8 +1,6 @@
 //! The same model on the heap, field for field: what the quantiser fills and a file is written of.
 
-use rkyv::ser::Positional;
 use rkyv::rancor::{self, Fallible};
-use rkyv::ser::Writer;
 use rkyv::{Archive, Place, Serialize};
 
 use super::format::{self, Channels, HeadKind, Tile};

@@ -1,0 +1,296 @@
+//! A Hugging Face folder → config, vocabulary, and f32 tensors under ELECTRA's names.
+//!
+//! ELECTRA's own names are kept. BERT is structurally an ELECTRA without a projection, and comes
+//! in under `bert.`, bare names, or with the old `LayerNorm.gamma` and `beta`; its masked language
+//! model is ELECTRA's generator head.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{ImportError, Tensors, read_vocabulary};
+use crate::text::SpecialTokens;
+use crate::weights::HeadKind;
+use crate::ElectraConfig;
+
+/// Everything a folder holds, in f32.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The folder's name.
+    pub name: String,
+    /// The shape.
+    pub config: ElectraConfig,
+    /// Tensors by ELECTRA's names, `electra.…` and the heads'.
+    pub tensors: Tensors,
+    /// The heads that the tensors make.
+    pub heads: Vec<HeadTensors>,
+    /// The pieces by id.
+    pub pieces: Vec<String>,
+    /// The special tokens among them.
+    pub special: SpecialTokens,
+    /// Whether text is lower-cased and loses its accents.
+    pub uncased: bool,
+}
+
+/// A head by the names of its tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeadTensors {
+    /// What it answers.
+    pub kind: HeadKind,
+    /// A dense layer followed by GELU: its name, and its outputs.
+    pub dense: Option<(&'static str, usize)>,
+    /// A LayerNorm after it.
+    pub norm: Option<&'static str>,
+    /// The output layer; none where the word embeddings are.
+    pub output: Option<&'static str>,
+    /// Names of the outputs.
+    pub labels: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Reads `config.json`, `vocab.txt`, `tokenizer_config.json` and the safetensors files of a
+    /// folder, and checks every tensor's shape.
+    pub fn open(folder: &Path) -> Result<Self, ImportError> {
+        let json = read_json(&folder.join("config.json"))?;
+        let config = parse_config(&json)?;
+        let (pieces, special) = read_vocabulary(&folder.join("vocab.txt"))?;
+        if pieces.len() > config.vocab_size {
+            let message = format!("{} pieces where config.json says {}", pieces.len(), config.vocab_size);
+            return Err(ImportError::Vocabulary { path: folder.join("vocab.txt"), message });
+        }
+        let mut tensors = Tensors::default();
+        for file in weight_files(folder)? {
+            tensors.read(&file)?;
+        }
+        let tensors = tensors.renamed(electra_name);
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let uncased = is_uncased(folder)?;
+        let heads = heads(&tensors, &config, &json)?;
+        let checkpoint = Self { name, config, tensors, heads, pieces, special, uncased };
+        checkpoint.check_shapes()?;
+        Ok(checkpoint)
+    }
+
+    /// Asks for every tensor that the config names, so that what is missing is named at once.
+    fn check_shapes(&self) -> Result<(), ImportError> {
+        let ElectraConfig { embedding_size, hidden_size, intermediate_size, .. } = self.config;
+        let tensors = &self.tensors;
+        for (table, rows) in self.embedding_tables() {
+            tensors.matrix(&table, [rows, embedding_size])?;
+        }
+        check_norm(tensors, "electra.embeddings.LayerNorm", embedding_size)?;
+        if self.config.has_projection() {
+            check_linear(tensors, "electra.embeddings_project", hidden_size, embedding_size)?;
+        }
+        for layer in 0..self.config.num_hidden_layers {
+            let layer = format!("electra.encoder.layer.{layer}");
+            for part in ["self.query", "self.key", "self.value", "output.dense"] {
+                check_linear(tensors, &format!("{layer}.attention.{part}"), hidden_size, hidden_size)?;
+            }
+            check_norm(tensors, &format!("{layer}.attention.output.LayerNorm"), hidden_size)?;
+            check_linear(tensors, &format!("{layer}.intermediate.dense"), intermediate_size, hidden_size)?;
+            check_linear(tensors, &format!("{layer}.output.dense"), hidden_size, intermediate_size)?;
+            check_norm(tensors, &format!("{layer}.output.LayerNorm"), hidden_size)?;
+        }
+        for head in &self.heads {
+            let width = head.dense.map_or(hidden_size, |(_, outputs)| outputs);
+            if let Some((name, outputs)) = head.dense {
+                check_linear(tensors, name, outputs, hidden_size)?;
+            }
+            if let Some(name) = head.norm {
+                check_norm(tensors, name, width)?;
+            }
+            match head.output {
+                Some(name) => check_linear(tensors, name, head.labels.len(), width)?,
+                None => drop(tensors.vector("generator_lm_head.bias", self.config.vocab_size)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of the three embedding tables, and their rows.
+    pub fn embedding_tables(&self) -> [(String, usize); 3] {
+        let name = |table| format!("electra.embeddings.{table}.weight");
+        [
+            (name("word_embeddings"), self.config.vocab_size),
+            (name("position_embeddings"), self.config.max_position_embeddings),
+            (name("token_type_embeddings"), self.config.type_vocab_size),
+        ]
+    }
+}
+
+fn check_linear(tensors: &Tensors, name: &str, outputs: usize, inputs: usize) -> Result<(), ImportError> {
+    tensors.matrix(&format!("{name}.weight"), [outputs, inputs])?;
+    tensors.vector(&format!("{name}.bias"), outputs)?;
+    Ok(())
+}
+
+fn check_norm(tensors: &Tensors, name: &str, width: usize) -> Result<(), ImportError> {
+    tensors.vector(&format!("{name}.weight"), width)?;
+    tensors.vector(&format!("{name}.bias"), width)?;
+    Ok(())
+}
+
+fn read_json(path: &Path) -> Result<Value, ImportError> {
+    let bytes = std::fs::read(path).map_err(|error| ImportError::io(path, error))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ImportError::Json { path: path.to_owned(), message: error.to_string() })
+}
+
+/// `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
+    let index = folder.join("model.safetensors.index.json");
+    if !index.exists() {
+        return Ok(vec![folder.join("model.safetensors")]);
+    }
+    let json = read_json(&index)?;
+    let map = json.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| ImportError::Json {
+        path: index.clone(),
+        message: "weight_map: missing".to_owned(),
+    })?;
+    let mut files: Vec<PathBuf> = map.values().filter_map(Value::as_str).map(|file| folder.join(file)).collect();
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+fn parse_config(json: &Value) -> Result<ElectraConfig, ImportError> {
+    let error = |field, message: String| Err(ImportError::Config { field, message });
+    let size = |field: &'static str| match json.get(field).map(|value| (value, value.as_u64())) {
+        Some((_, Some(value @ 1..=0xffff_ffff))) => Ok(value as usize),
+        Some((value, _)) => Err(ImportError::Config { field, message: format!("{value} is no size") }),
+        None => Err(ImportError::Config { field, message: "missing".to_owned() }),
+    };
+    let text = |field| json.get(field).and_then(Value::as_str);
+    match text("model_type") {
+        Some("electra" | "bert") | None => {}
+        Some(other) => return error("model_type", format!("{other:?}; electra and bert can be imported")),
+    }
+    if let Some(other) = text("hidden_act").filter(|&act| act != "gelu") {
+        return error("hidden_act", format!("{other:?}; only \"gelu\" (the exact erf form) is supported"));
+    }
+    if let Some(other) = text("position_embedding_type").filter(|&kind| kind != "absolute") {
+        return error("position_embedding_type", format!("{other:?}; only \"absolute\" is supported"));
+    }
+    let hidden_size = size("hidden_size")?;
+    let embedding_size = if json.get("embedding_size").is_some() { size("embedding_size")? } else { hidden_size };
+    let num_attention_heads = size("num_attention_heads")?;
+    if !hidden_size.is_multiple_of(num_attention_heads) {
+        return error("num_attention_heads", format!("{num_attention_heads} does not divide {hidden_size}"));
+    }
+    Ok(ElectraConfig {
+        vocab_size: size("vocab_size")?,
+        embedding_size,
+        hidden_size,
+        num_hidden_layers: size("num_hidden_layers")?,
+        num_attention_heads,
+        intermediate_size: size("intermediate_size")?,
+        max_position_embeddings: size("max_position_embeddings")?,
+        type_vocab_size: size("type_vocab_size")?,
+        layer_norm_eps: json.get("layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-12) as f32,
+    })
+}
+
+/// `do_lower_case` of `tokenizer_config.json`; uncased where nothing is said, as BERT's tokeniser.
+fn is_uncased(folder: &Path) -> Result<bool, ImportError> {
+    let path = folder.join("tokenizer_config.json");
+    if !path.exists() {
+        return Ok(true);
+    }
+    Ok(read_json(&path)?.get("do_lower_case").and_then(Value::as_bool).unwrap_or(true))
+}
+
+/// A tensor's name in ELECTRA's terms; `None` for what no head here needs.
+fn electra_name(name: &str) -> Option<String> {
+    let name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias");
+    let unneeded = ["position_ids", "pooler.", "seq_relationship", "cls.predictions.decoder", "generator_lm_head.weight"];
+    if unneeded.iter().any(|part| name.contains(part)) {
+        return None;
+    }
+    for (theirs, ours) in [
+        ("bert.", "electra."),
+        ("embeddings", "electra.embeddings"),
+        ("encoder.", "electra.encoder."),
+        ("cls.predictions.transform.", "generator_predictions."),
+        ("cls.predictions.bias", "generator_lm_head.bias"),
+    ] {
+        if let Some(rest) = name.strip_prefix(theirs) {
+            return Some(format!("{ours}{rest}"));
+        }
+    }
+    Some(name)
+}
+
+/// The heads that stand among the tensors.
+fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<HeadTensors>, ImportError> {
+    let (hidden, embedding) = (config.hidden_size, config.embedding_size);
+    let labels = labels(json);
+    let mut heads = Vec::new();
+    if tensors.contains("discriminator_predictions.dense.weight") {
+        heads.push(HeadTensors {
+            kind: HeadKind::Detect,
+            dense: Some(("discriminator_predictions.dense", hidden)),
+            norm: None,
+            output: Some("discriminator_predictions.dense_prediction"),
+            labels: vec!["replaced".to_owned()],
+        });
+    }
+    if tensors.contains("generator_predictions.dense.weight") {
+        heads.push(HeadTensors {
+            kind: HeadKind::FillMask,
+            dense: Some(("generator_predictions.dense", embedding)),
+            norm: Some("generator_predictions.LayerNorm"),
+            output: None,
+            labels: Vec::new(),
+        });
+    }
+    if tensors.contains("classifier.out_proj.weight") {
+        let regress = labels.len() == 1;
+        heads.push(HeadTensors {
+            kind: if regress { HeadKind::Regress } else { HeadKind::Classify },
+            dense: Some(("classifier.dense", hidden)),
+            norm: None,
+            output: Some("classifier.out_proj"),
+            labels: labels.clone(),
+        });
+    }
+    if tensors.contains("classifier.weight") {
+        let architecture = json.pointer("/architectures/0").and_then(Value::as_str).unwrap_or_default();
+        if architecture.ends_with("ForSequenceClassification") {
+            let message = format!("{architecture} pools with tanh, which is no head of ELECTRA");
+            return Err(ImportError::Config { field: "architectures", message });
+        }
+        heads.push(HeadTensors {
+            kind: HeadKind::Tag,
+            dense: None,
+            norm: None,
+            output: Some("classifier"),
+            labels,
+        });
+    }
+    if tensors.contains("qa_outputs.weight") {
+        heads.push(HeadTensors {
+            kind: HeadKind::Answer,
+            dense: None,
+            norm: None,
+            output: Some("qa_outputs"),
+            labels: vec!["start".to_owned(), "end".to_owned()],
+        });
+    }
+    Ok(heads)
+}
+
+/// `id2label` by id; two numbered labels where it is missing, as in `transformers`.
+fn labels(json: &Value) -> Vec<String> {
+    let numbered = |count: u64| (0..count).map(|id| format!("LABEL_{id}")).collect();
+    let Some(map) = json.get("id2label").and_then(Value::as_object) else {
+        return numbered(json.get("num_labels").and_then(Value::as_u64).unwrap_or(2));
+    };
+    let mut labels: Vec<(usize, String)> = map
+        .iter()
+        .filter_map(|(id, label)| Some((id.parse().ok()?, label.as_str()?.to_owned())))
+        .collect();
+    labels.sort();
+    labels.into_iter().map(|(_, label)| label).collect()
+}

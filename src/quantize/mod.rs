@@ -1,0 +1,182 @@
+//! f32 tensors → the int8 model: symmetric per output channel (per row, for an embedding table).
+
+mod pack;
+mod report;
+mod trie;
+
+pub use report::{HeadReport, LayerReport, Report, cosine, verify};
+
+use ndarray::ArrayView2;
+
+use crate::import::{Checkpoint, HeadTensors, ImportError};
+use crate::kernels::KernelSet;
+use crate::weights::owned::{AlignedBytes, Check, Config, Embeddings, Head, Layer, Linear, Norm, Provenance, Root};
+use crate::{Error, Model, Plan, Session};
+
+/// Sentences that every converted model carries with the result it must give.
+const CHECK_SENTENCES: [&str; 3] = [
+    "The cat sat on the mat.",
+    "In 1869, the first railway across the continent was completed.",
+    "Où est l'école? She asked again — twice!",
+];
+
+/// Why a checkpoint did not become a model.
+#[derive(Debug, thiserror::Error)]
+pub enum QuantizeError {
+    /// The tensors are not what the config says.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The model that came out cannot run.
+    #[error("the converted model does not run: {0}")]
+    Model(#[from] Error),
+    /// A weight that is no number.
+    #[error("tensor {0}: holds a value that is not finite")]
+    NotFinite(String),
+}
+
+/// The bytes of the int8 `.electret` file.
+///
+/// `source` and `licence` go into the file's provenance.
+pub fn quantize(checkpoint: &Checkpoint, source: &str, licence: &str) -> Result<Vec<u8>, QuantizeError> {
+    for (name, tensor) in checkpoint.tensors.iter() {
+        if !tensor.iter().all(|value| value.is_finite()) {
+            return Err(QuantizeError::NotFinite(name.clone()));
+        }
+    }
+    let mut root = Root {
+        config: stored_config(checkpoint),
+        provenance: Provenance {
+            name: checkpoint.name.clone(),
+            source: source.to_owned(),
+            licence: licence.to_owned(),
+            tool: concat!("electret ", env!("CARGO_PKG_VERSION")).to_owned(),
+            quantisation: "int8, symmetric per output channel, round to nearest".to_owned(),
+        },
+        vocabulary: trie::vocabulary(checkpoint),
+        embeddings: embeddings(checkpoint)?,
+        layers: (0..checkpoint.config.num_hidden_layers)
+            .map(|layer| self::layer(checkpoint, layer))
+            .collect::<Result<_, _>>()?,
+        heads: checkpoint.heads.iter().map(|head| self::head(checkpoint, head)).collect::<Result<_, _>>()?,
+        checks: Vec::new(),
+    };
+    root.checks = checks(&AlignedBytes::copy_of(&root.to_file()))?;
+    Ok(root.to_file())
+}
+
+/// What the scalar kernels answer to [`CHECK_SENTENCES`], those that fit the model.
+fn checks(file: &AlignedBytes) -> Result<Vec<Check>, Error> {
+    let model = Model::open(file.as_slice())?;
+    let Some(scalar) = crate::kernels::available().next() else { return Ok(Vec::new()) };
+    let mut checks = Vec::new();
+    for text in CHECK_SENTENCES {
+        match first_hidden(model, text, scalar) {
+            Ok(hidden) => checks.push(Check { text: text.to_owned(), hidden }),
+            Err(Error::SequenceTooLong { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(checks)
+}
+
+/// The last hidden state of `[CLS]`.
+fn first_hidden(model: Model<'_>, text: &str, kernels: &'static KernelSet) -> Result<Vec<f32>, Error> {
+    let plan = Plan::inference(model.config(), model.config().max_position_embeddings.min(64));
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut session = Session::with(model, arena.as_mut_slice(), plan, kernels)?;
+    let (_, hidden) = session.encode(text.into())?;
+    Ok(hidden[..model.config().hidden_size].to_vec())
+}
+
+/// Runs the model's own checks on a kernel set: how many there are, and whether every bit agrees.
+pub fn self_test(model: Model<'_>, kernels: &'static KernelSet) -> Result<(usize, bool), Error> {
+    let mut agree = true;
+    for check in model.root().checks.iter() {
+        let hidden = first_hidden(model, &check.text, kernels)?;
+        let expected = check.hidden.iter().map(|x| x.to_native().to_bits());
+        agree &= hidden.iter().map(|x| x.to_bits()).eq(expected);
+    }
+    Ok((model.root().checks.len(), agree))
+}
+
+fn stored_config(checkpoint: &Checkpoint) -> Config {
+    let config = &checkpoint.config;
+    Config {
+        vocab_size: config.vocab_size as u32,
+        embedding_size: config.embedding_size as u32,
+        hidden_size: config.hidden_size as u32,
+        num_hidden_layers: config.num_hidden_layers as u32,
+        num_attention_heads: config.num_attention_heads as u32,
+        intermediate_size: config.intermediate_size as u32,
+        max_position_embeddings: config.max_position_embeddings as u32,
+        type_vocab_size: config.type_vocab_size as u32,
+        layer_norm_eps: config.layer_norm_eps,
+    }
+}
+
+fn embeddings(checkpoint: &Checkpoint) -> Result<Embeddings, ImportError> {
+    let width = checkpoint.config.embedding_size;
+    let [words, positions, types] = checkpoint.embedding_tables().map(|(name, rows)| {
+        let bias = if name.contains("word") && checkpoint.tensors.contains("generator_lm_head.bias") {
+            checkpoint.tensors.vector("generator_lm_head.bias", rows)?.to_vec()
+        } else {
+            vec![0.0; rows]
+        };
+        Ok::<_, ImportError>(pack::linear(checkpoint.tensors.matrix(&name, [rows, width])?, &bias))
+    });
+    let projection = checkpoint.config.has_projection().then(|| {
+        linear(checkpoint, "electra.embeddings_project", checkpoint.config.hidden_size, width)
+    });
+    Ok(Embeddings {
+        words: words?,
+        positions: positions?,
+        token_types: types?,
+        norm: norm(checkpoint, "electra.embeddings.LayerNorm", width)?,
+        projection: projection.transpose()?,
+    })
+}
+
+fn layer(checkpoint: &Checkpoint, layer: usize) -> Result<Layer, ImportError> {
+    let (hidden, inner) = (checkpoint.config.hidden_size, checkpoint.config.intermediate_size);
+    let name = |part: &str| format!("electra.encoder.layer.{layer}.{part}");
+    let square = |part: &str| linear(checkpoint, &name(part), hidden, hidden);
+    Ok(Layer {
+        query: square("attention.self.query")?,
+        key: square("attention.self.key")?,
+        value: square("attention.self.value")?,
+        attention_output: square("attention.output.dense")?,
+        attention_norm: norm(checkpoint, &name("attention.output.LayerNorm"), hidden)?,
+        intermediate: linear(checkpoint, &name("intermediate.dense"), inner, hidden)?,
+        output: linear(checkpoint, &name("output.dense"), hidden, inner)?,
+        output_norm: norm(checkpoint, &name("output.LayerNorm"), hidden)?,
+    })
+}
+
+fn head(checkpoint: &Checkpoint, head: &HeadTensors) -> Result<Head, ImportError> {
+    let hidden = checkpoint.config.hidden_size;
+    let width = head.dense.map_or(hidden, |(_, outputs)| outputs);
+    let dense = head.dense.map(|(name, outputs)| linear(checkpoint, name, outputs, hidden));
+    let norm = head.norm.map(|name| self::norm(checkpoint, name, width));
+    let output = head.output.map(|name| linear(checkpoint, name, head.labels.len(), width));
+    Ok(Head {
+        kind: head.kind,
+        dense: dense.transpose()?,
+        norm: norm.transpose()?,
+        output: output.transpose()?,
+        labels: head.labels.clone(),
+    })
+}
+
+fn linear(checkpoint: &Checkpoint, name: &str, outputs: usize, inputs: usize) -> Result<Linear, ImportError> {
+    let weight: ArrayView2<'_, f32> =
+        checkpoint.tensors.matrix(&format!("{name}.weight"), [outputs, inputs])?;
+    let bias = checkpoint.tensors.vector(&format!("{name}.bias"), outputs)?;
+    Ok(pack::linear(weight, &bias.to_vec()))
+}
+
+fn norm(checkpoint: &Checkpoint, name: &str, width: usize) -> Result<Norm, ImportError> {
+    Ok(Norm {
+        weight: checkpoint.tensors.vector(&format!("{name}.weight"), width)?.to_vec(),
+        bias: checkpoint.tensors.vector(&format!("{name}.bias"), width)?.to_vec(),
+    })
+}

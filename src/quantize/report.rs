@@ -1,0 +1,243 @@
+//! `verify`: the int8 model beside the f32 reference, on the user's own sentences.
+
+use ndarray::{Array2, ArrayView1};
+use serde::Serialize;
+
+use super::QuantizeError;
+use crate::encoder::{self, Workspace};
+use crate::import::Checkpoint;
+use crate::kernels;
+use crate::reference::{Reference, Sequence};
+use crate::text::{Input, Token, Tokenizer};
+use crate::weights::owned::AlignedBytes;
+use crate::{HeadKind, Model, Plan, Session};
+
+/// What was lost.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Sentences compared.
+    pub sentences: usize,
+    /// Tokens compared.
+    pub tokens: usize,
+    /// Smallest cosine between mean-pooled sentence embeddings.
+    pub min_cosine: f64,
+    /// Their mean.
+    pub mean_cosine: f64,
+    /// Largest difference of a last hidden state.
+    pub max_abs_error: f64,
+    /// Share of decisions that agree, over all heads; 1 where there is no head.
+    pub agreement: f64,
+    /// Each layer's hidden states; the first are the embeddings.
+    pub layers: Vec<LayerReport>,
+    /// Each head's decisions.
+    pub heads: Vec<HeadReport>,
+}
+
+/// Hidden states after one layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// Smallest cosine of a token's hidden state to the reference's.
+    pub min_cosine: f64,
+    /// Largest difference of one value.
+    pub max_abs_error: f64,
+    /// Root of the mean squared difference over that of the reference.
+    pub relative_error: f64,
+}
+
+/// Decisions of one head.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeadReport {
+    /// `detect`, `classify`, ….
+    pub head: &'static str,
+    /// Decisions compared.
+    pub decisions: usize,
+    /// Share that agree.
+    pub agreement: f64,
+    /// Largest difference of a logit; of a fill-mask head, of the largest logit.
+    pub max_abs_error: f64,
+}
+
+/// Compares `model` with `checkpoint` on `texts`; texts that do not fit are truncated, empty ones
+/// passed over.
+pub fn verify(model: Model<'_>, checkpoint: &Checkpoint, texts: &[String]) -> Result<Report, QuantizeError> {
+    let mut comparison = Comparison::new(model, checkpoint);
+    for text in texts {
+        comparison.add(text)?;
+    }
+    Ok(comparison.report())
+}
+
+#[derive(Clone, Default)]
+struct LayerSums {
+    min_cosine: Option<f64>,
+    max_error: f64,
+    squared_error: f64,
+    squared: f64,
+}
+
+#[derive(Clone, Default)]
+struct HeadSums {
+    decisions: usize,
+    agree: usize,
+    max_error: f64,
+}
+
+struct Comparison<'a> {
+    model: Model<'a>,
+    checkpoint: &'a Checkpoint,
+    plan: Plan,
+    arena: AlignedBytes,
+    cosines: Vec<f64>,
+    tokens: usize,
+    layers: Vec<LayerSums>,
+    heads: Vec<HeadSums>,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(model: Model<'a>, checkpoint: &'a Checkpoint) -> Self {
+        let plan = Plan::inference(model.config(), model.config().max_position_embeddings);
+        Self {
+            model,
+            checkpoint,
+            plan,
+            arena: AlignedBytes::zeroed(plan.bytes()),
+            cosines: Vec::new(),
+            tokens: 0,
+            layers: vec![LayerSums::default(); checkpoint.config.num_hidden_layers + 1],
+            heads: vec![HeadSums::default(); checkpoint.heads.len()],
+        }
+    }
+
+    fn add(&mut self, text: &str) -> Result<(), QuantizeError> {
+        let mut workspace = Workspace::carve(self.arena.as_mut_slice(), &self.plan)?;
+        let input = Input { text, pair: None, truncate: true };
+        let length = Tokenizer::new(&self.model.root().vocabulary).encode(input, workspace.tokens)?;
+        if length == 2 {
+            return Ok(());
+        }
+        let sequence = Sequence {
+            input_ids: workspace.tokens[..length].iter().map(|token| token.id).collect(),
+            token_type_ids: workspace.tokens[..length].iter().map(|token| token.type_id.into()).collect(),
+            padding: vec![false; length],
+        };
+        let expected = Reference(self.checkpoint).hidden_states(&sequence)?;
+        let mut layer = 0;
+        encoder::encode_observed(&self.model, kernels::best(), &mut workspace, length, |states| {
+            self.layers[layer].add(&expected[layer], states);
+            layer += 1;
+        })?;
+        let tokens = workspace.tokens[..length].to_vec();
+        let last = &expected[self.checkpoint.config.num_hidden_layers];
+        let hidden = self.checkpoint.config.hidden_size;
+        let ours = Array2::from_shape_vec((length, hidden), workspace.residual[..length * hidden].to_vec())
+            .expect("length · hidden values");
+        self.cosines.push(cosine(ours.sum_axis(ndarray::Axis(0)).view(), last.sum_axis(ndarray::Axis(0)).view()));
+        self.tokens += length;
+        for index in 0..self.checkpoint.heads.len() {
+            self.compare_head(index, &tokens, last)?;
+        }
+        Ok(())
+    }
+
+    fn compare_head(&mut self, index: usize, tokens: &[Token], hidden: &Array2<f32>) -> Result<(), QuantizeError> {
+        let head = &self.checkpoint.heads[index];
+        let reference = Reference(self.checkpoint);
+        let mut session = Session::with(self.model, self.arena.as_mut_slice(), self.plan, kernels::best())?;
+        let sums = &mut self.heads[index];
+        if head.kind == HeadKind::FillMask {
+            let expected = reference.logits(head, hidden.view())?;
+            let predictions = session.predictions_of(tokens)?;
+            for (row, prediction) in expected.rows().into_iter().zip(predictions) {
+                let best = argmax(row);
+                sums.add(best == prediction.id as usize, row[best], prediction.logit);
+            }
+            return Ok(());
+        }
+        let rows = if matches!(head.kind, HeadKind::Classify | HeadKind::Regress) { 1 } else { tokens.len() };
+        let expected = reference.logits(head, hidden.slice(ndarray::s![..rows, ..]))?;
+        let logits = session.token_logits_of(head.kind, tokens)?.logits;
+        for (row, logits) in expected.rows().into_iter().zip(logits.chunks_exact(head.labels.len())) {
+            let agrees = match head.kind {
+                HeadKind::Detect => (row[0] > 0.0) == (logits[0] > 0.0),
+                HeadKind::Regress => true,
+                _ => argmax(row) == argmax(ArrayView1::from(logits)),
+            };
+            let errors = row.iter().zip(logits).map(|(a, b)| f64::from((a - b).abs()));
+            sums.max_error = errors.fold(sums.max_error, f64::max);
+            sums.decisions += 1;
+            sums.agree += usize::from(agrees);
+        }
+        Ok(())
+    }
+
+    fn report(self) -> Report {
+        let decisions: usize = self.heads.iter().map(|head| head.decisions).sum();
+        let agree: usize = self.heads.iter().map(|head| head.agree).sum();
+        let share = |agree: usize, all: usize| if all == 0 { 1.0 } else { agree as f64 / all as f64 };
+        Report {
+            sentences: self.cosines.len(),
+            tokens: self.tokens,
+            min_cosine: self.cosines.iter().copied().fold(1.0, f64::min),
+            mean_cosine: self.cosines.iter().sum::<f64>() / self.cosines.len().max(1) as f64,
+            max_abs_error: self.layers.last().map_or(0.0, |layer| layer.max_error),
+            agreement: share(agree, decisions),
+            layers: self.layers.iter().map(LayerSums::report).collect(),
+            heads: self
+                .checkpoint
+                .heads
+                .iter()
+                .zip(&self.heads)
+                .map(|(head, sums)| HeadReport {
+                    head: head.kind.name(),
+                    decisions: sums.decisions,
+                    agreement: share(sums.agree, sums.decisions),
+                    max_abs_error: sums.max_error,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl LayerSums {
+    fn add(&mut self, expected: &Array2<f32>, states: &[f32]) {
+        for (expected, ours) in expected.rows().into_iter().zip(states.chunks_exact(expected.ncols())) {
+            let cosine = cosine(expected, ArrayView1::from(ours));
+            self.min_cosine = Some(self.min_cosine.map_or(cosine, |min| min.min(cosine)));
+            for (&a, &b) in expected.iter().zip(ours) {
+                let error = f64::from((a - b).abs());
+                self.max_error = self.max_error.max(error);
+                self.squared_error += error * error;
+                self.squared += f64::from(a) * f64::from(a);
+            }
+        }
+    }
+
+    fn report(&self) -> LayerReport {
+        LayerReport {
+            min_cosine: self.min_cosine.unwrap_or(1.0),
+            max_abs_error: self.max_error,
+            relative_error: (self.squared_error / self.squared.max(f64::MIN_POSITIVE)).sqrt(),
+        }
+    }
+}
+
+impl HeadSums {
+    fn add(&mut self, agrees: bool, expected: f32, found: f32) {
+        self.decisions += 1;
+        self.agree += usize::from(agrees);
+        self.max_error = self.max_error.max(f64::from((expected - found).abs()));
+    }
+}
+
+/// Index of the largest value, the first of equals.
+fn argmax(row: ArrayView1<'_, f32>) -> usize {
+    (0..row.len()).fold(0, |best, index| if row[index] > row[best] { index } else { best })
+}
+
+/// Cosine of the angle between two vectors.
+pub fn cosine(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f64 {
+    let dot = |a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>| -> f64 {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
