@@ -92,6 +92,18 @@ impl ElectraConfig {
         self.embedding_size != self.hidden_size
     }
 
+    /// Bytes of the int8 weights of a discriminator of this shape, vocabulary trie apart: one a
+    /// weight, and 12 an output channel for scale, bias and column sum.
+    pub const fn weight_bytes(&self) -> usize {
+        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size;
+        let tables = rows * (self.embedding_size + 12);
+        let projection = if self.has_projection() { hidden * (self.embedding_size + 12) } else { 0 };
+        let layer = 4 * hidden * (hidden + 12) + inner * (hidden + 12) + hidden * (inner + 12) + 16 * hidden;
+        let head = hidden * (hidden + 12) + hidden + 12;
+        tables + projection + self.num_hidden_layers * layer + head
+    }
+
     /// The generator that trains this discriminator: as deep and narrower, with embeddings of the
     /// same width so that the two can share them. Its hidden size is a quarter of the
     /// discriminator's (a third for BASE, a half for TINY, whose quarter would be half a head), and

@@ -37,6 +37,13 @@ pub struct Token {
     reserved: u8,
 }
 
+impl Token {
+    /// The token of an id that stands for no particular text.
+    pub fn of(id: u32, type_id: u8) -> Self {
+        Self { id, type_id, ..Self::default() }
+    }
+}
+
 /// What is to become a sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'t> {

@@ -8,6 +8,8 @@
 
 pub mod checkpoint;
 pub mod corpus;
+pub mod export;
+pub mod heldout;
 pub mod model;
 pub mod objective;
 pub mod optimizer;

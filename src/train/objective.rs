@@ -113,9 +113,19 @@ impl Masked {
         batch
     }
 
+    /// Number of chosen positions, one that was chosen twice counting twice.
+    pub fn chosen(&self) -> usize {
+        self.chosen.len()
+    }
+
+    /// Length of a padded row.
+    pub fn sequence(&self) -> usize {
+        self.sequence
+    }
+
     /// The original tokens with samples put at the chosen positions, and the labels: 1 only where
     /// the sample differs from the original. The first of several samples at one position counts.
-    fn corrupt(&self, samples: &[i32]) -> (Vec<i32>, Vec<f32>) {
+    pub fn corrupt(&self, samples: &[i32]) -> (Vec<i32>, Vec<f32>) {
         let mut corrupted = self.original.clone();
         let mut done = vec![false; corrupted.len()];
         for (&position, &sample) in self.chosen.iter().zip(samples) {
@@ -129,7 +139,8 @@ impl Masked {
         (corrupted, labels)
     }
 
-    fn batch<B: Backend>(&self, ids: &[i32], device: &B::Device) -> Batch<B> {
+    /// The tensors of a batch with these ids in the place of the original ones.
+    pub fn batch<B: Backend>(&self, ids: &[i32], device: &B::Device) -> Batch<B> {
         let shape = [self.size, self.sequence];
         let int = |values: &[i32]| {
             Tensor::<B, 2, Int>::from_data(TensorData::new(values.to_vec(), shape), device)
@@ -189,6 +200,16 @@ fn fill<B: Backend>(
     let hits = samples.iter().zip(&targets).filter(|(sample, target)| sample == target).count();
     let loss = cross_entropy(logits, targets, device);
     Ok(Filled { loss, samples, accuracy: hits as f64 / chosen.max(1) as f64 })
+}
+
+/// What a generator puts at the chosen positions.
+pub fn sample_replacements<B: Backend>(
+    generator: &Network<'_, B>,
+    masked: &Masked,
+    rng: &mut impl Rng,
+    device: &B::Device,
+) -> Result<Vec<i32>> {
+    Ok(fill(generator, masked, rng, device)?.samples)
 }
 
 /// The forward half of a step of masked language modelling.

@@ -63,6 +63,13 @@ pub struct Pair<'a, B: burn::tensor::backend::Backend> {
 }
 
 impl Run {
+    /// Reads a run's `run.json`.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("run.json");
+        let json = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_slice(&json).with_context(|| path.display().to_string())
+    }
+
     /// The discriminator's shape with the corpus's vocabulary.
     pub fn config(&self, corpus: &Corpus) -> Result<ElectraConfig> {
         let preset = ElectraConfig::preset(&self.preset)
@@ -160,17 +167,14 @@ impl Run {
     fn claim(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let path = folder.join("run.json");
-        match std::fs::read(&path) {
-            Ok(json) => {
-                let started: Self =
-                    serde_json::from_slice(&json).with_context(|| path.display().to_string())?;
-                ensure!(
-                    started == *self,
-                    "{}: this run was started with other settings; use those or another folder",
-                    path.display()
-                );
-            }
-            Err(_) => write_atomically(&path, &serde_json::to_vec_pretty(self)?)?,
+        if path.exists() {
+            ensure!(
+                Self::open(folder)? == *self,
+                "{}: this run was started with other settings; use those or another folder",
+                path.display()
+            );
+        } else {
+            write_atomically(&path, &serde_json::to_vec_pretty(self)?)?;
         }
         Ok(())
     }

@@ -85,16 +85,21 @@ impl<B: Backend> Weights<B> {
         Ok(tensors)
     }
 
-    /// Sets a matrix drawn from a normal distribution truncated at two deviations of 0.02
-    /// (BERT's initialiser), its bias zero.
+    /// A dense layer with deviation 1/√inputs, its bias zero.
+    ///
+    /// BERT's deviation of 0.02 is about right at BERT's width (1/√768 = 0.036). At a width of 128
+    /// it starts attention so close to uniform that a small model does not leave the unigram
+    /// plateau in millions of tokens (measured: 5 M tokens, masked loss 5.8 nats and flat).
     fn init_linear(&mut self, name: &str, outputs: usize, inputs: usize, device: &B::Device) {
-        self.init_matrix(&format!("{name}.weight"), outputs, inputs, device);
+        let deviation = 1.0 / (inputs as f64).sqrt();
+        self.init_matrix(&format!("{name}.weight"), [outputs, inputs], deviation, device);
         self.vectors.insert(format!("{name}.bias"), Tensor::zeros([outputs], device));
     }
 
-    fn init_matrix(&mut self, name: &str, rows: usize, columns: usize, device: &B::Device) {
-        let normal = Tensor::random([rows, columns], Distribution::Normal(0.0, 0.02), device);
-        self.matrices.insert(name.to_owned(), normal.clamp(-0.04, 0.04));
+    /// A normal distribution cut at two deviations.
+    fn init_matrix(&mut self, name: &str, shape: [usize; 2], deviation: f64, device: &B::Device) {
+        let normal = Tensor::random(shape, Distribution::Normal(0.0, deviation), device);
+        self.matrices.insert(name.to_owned(), normal.clamp(-2.0 * deviation, 2.0 * deviation));
     }
 
     fn init_norm(&mut self, name: &str, width: usize, device: &B::Device) {
@@ -133,7 +138,7 @@ impl<B: Backend> Weights<B> {
             ("token_type_embeddings", config.type_vocab_size),
         ] {
             let name = format!("electra.embeddings.{table}.weight");
-            weights.init_matrix(&name, rows, embedding, device);
+            weights.init_matrix(&name, [rows, embedding], 0.02, device);
         }
         weights.init_norm("electra.embeddings.LayerNorm", embedding, device);
         weights.init_encoder("electra", config, device);

@@ -1,13 +1,147 @@
-use electret::train::{corpus::*, trainer::*, optimizer::Adam, objective::{Objective, Kind}};
-#[cfg(feature = "tch")]
-type Backend = burn::backend::Autodiff<burn::backend::LibTorch>;
-#[cfg(not(feature = "tch"))]
-type Backend = burn::backend::Autodiff<burn::backend::Flex>;
-fn main() -> anyhow::Result<()> {
-    env_logger::Builder::new().filter_level(log::LevelFilter::Info).init();
-    let a: Vec<String> = std::env::args().collect();
-        let corpus = Corpus::open(a[2].as_ref())?;
-        let run = Run { init_from: a.get(9).map(|s| s.into()), preset: "tiny".into(), steps: a[4].parse()?, batch_size: a[5].parse()?, dropout: 0.0, seed: 1, objective: Objective{ kind: if a[8] == "mlm" {Kind::Mlm} else {Kind::Electra}, ..Default::default()}, adam: Adam { learning_rate: a[6].parse()?, warmup_steps: a[7].parse()?, ..Default::default() } };
-        run.train::<Backend>(&corpus, a[3].as_ref(), Pace { report_every: 20, checkpoint_every: 500, stop_at: None }, &Default::default())?;
+//! The `electret` command. One file a verb; answers go to stdout, logs and progress to stderr.
+
+mod ask;
+mod convert;
+mod inspect;
+mod plan;
+#[cfg(feature = "train")]
+mod train;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use electret::weights::AlignedBytes;
+
+/// ELECTRA that stays on the device: ask, convert, check and train int8 models.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Detect(ask::Detect),
+    Classify(ask::Classify),
+    Tag(ask::Tag),
+    Embed(ask::Embed),
+    Answer(ask::Answer),
+    Convert(convert::Convert),
+    Verify(convert::Verify),
+    Inspect(inspect::Inspect),
+    Kernels(inspect::Kernels),
+    Plan(plan::PlanVerb),
+    #[cfg(feature = "train")]
+    Corpus(train::CorpusVerb),
+    #[cfg(feature = "train")]
+    Pretrain(train::Pretrain),
+    #[cfg(feature = "train")]
+    Evaluate(train::Evaluate),
+    #[cfg(feature = "train")]
+    Export(train::Export),
+}
+
+/// Options that every verb has.
+#[derive(Args)]
+struct Output {
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The model to use.
+#[derive(Args)]
+struct ModelFile {
+    /// An .electret file; without it the model that is built into this command.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+}
+
+/// electret-tiny, so that the command runs from anywhere.
+const BUILT_IN: &[u8] = include_bytes!("../../../models/electret-tiny.electret");
+
+impl ModelFile {
+    /// The file's bytes where a model may lie.
+    fn bytes(&self) -> Result<AlignedBytes> {
+        match &self.model {
+            Some(path) => read_model(path),
+            None => Ok(AlignedBytes::copy_of(BUILT_IN)),
+        }
+    }
+}
+
+fn read_model(path: &Path) -> Result<AlignedBytes> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    Ok(AlignedBytes::copy_of(&bytes))
+}
+
+/// Texts of the command line: one argument, or `-` for one a line from stdin. Calls `answer` for
+/// each and stops at the first that cannot be read.
+fn each_text(text: &str, mut answer: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    if text != "-" {
+        return answer(text);
+    }
+    for (number, line) in std::io::stdin().lines().enumerate() {
+        let line = line.with_context(|| format!("stdin, line {}: not UTF-8 text", number + 1))?;
+        answer(&line).with_context(|| format!("stdin, line {}", number + 1))?;
+    }
     Ok(())
+}
+
+/// Whether to use colours and bold.
+fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format_timestamp(None)
+        .format_target(false)
+        .init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let wrong_use = error.use_stderr();
+            let _ = error.print();
+            return ExitCode::from(if wrong_use { 2 } else { 0 });
+        }
+    };
+    let result = match cli.verb {
+        Verb::Detect(verb) => verb.run(),
+        Verb::Classify(verb) => verb.run(),
+        Verb::Tag(verb) => verb.run(),
+        Verb::Embed(verb) => verb.run(),
+        Verb::Answer(verb) => verb.run(),
+        Verb::Convert(verb) => verb.run(),
+        Verb::Verify(verb) => verb.run(),
+        Verb::Inspect(verb) => verb.run(),
+        Verb::Kernels(verb) => verb.run(),
+        Verb::Plan(verb) => verb.run(),
+        #[cfg(feature = "train")]
+        Verb::Corpus(verb) => verb.run(),
+        #[cfg(feature = "train")]
+        Verb::Pretrain(verb) => verb.run(),
+        #[cfg(feature = "train")]
+        Verb::Evaluate(verb) => verb.run(),
+        #[cfg(feature = "train")]
+        Verb::Export(verb) => verb.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("electret: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever read our output has read enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.into_iter().any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -1,0 +1,300 @@
+//! The verbs that ask a model about text.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use electret::kernels::lanes::sigmoid;
+use electret::tasks::Pooling;
+use electret::text::{Input, Token};
+use electret::weights::AlignedBytes;
+use electret::{HeadKind, Model, Plan, Session};
+use serde_json::{Value, json};
+
+use super::{ModelFile, Output, each_text, is_terminal, read_model};
+
+/// P(replaced) of each token: which words do not belong?
+///
+/// Example: electret detect "The cat sat on the banana and purred."
+#[derive(Args)]
+pub struct Detect {
+    /// The text, or - for one a line from stdin.
+    text: String,
+    #[command(flatten)]
+    model: ModelFile,
+    /// Tokens at least so likely to be replaced are marked.
+    #[arg(long, default_value_t = 0.5)]
+    threshold: f32,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Which label has the text?
+///
+/// Example: electret classify --model intents.electret "play some jazz"
+#[derive(Args)]
+pub struct Classify {
+    /// The text, or - for one a line from stdin.
+    text: String,
+    /// An .electret file with a classification or regression head.
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// The second text of a pair.
+    #[arg(long)]
+    pair: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Which label has each word?
+///
+/// Example: electret tag --model upos.electret "Time flies like an arrow."
+#[derive(Args)]
+pub struct Tag {
+    /// The text, or - for one a line from stdin.
+    text: String,
+    /// An .electret file with a tagging head.
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// The text as one vector of length 1.
+///
+/// Example: electret embed --pooling mean "The new movie is awesome"
+#[derive(Args)]
+pub struct Embed {
+    /// The text, or - for one a line from stdin.
+    text: String,
+    #[command(flatten)]
+    model: ModelFile,
+    /// mean of all tokens, or the first one.
+    #[arg(long, default_value = "mean", value_parser = ["mean", "first"])]
+    pooling: String,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Where in a context stands the answer to a question?
+///
+/// Example: electret answer --model qa.electret --context "It opened in 1932." "When did it open?"
+#[derive(Args)]
+pub struct Answer {
+    /// The question.
+    question: String,
+    /// The text that holds the answer.
+    #[arg(long)]
+    context: String,
+    /// An .electret file with a question answering head.
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct Asking {
+    /// Drop the end of a text that is longer than the model allows, instead of refusing it.
+    #[arg(long)]
+    truncate: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Opens a session for the longest sequence of the model and hands it over.
+fn with_session<T>(bytes: &AlignedBytes, work: impl FnOnce(Session<'_, '_>) -> Result<T>) -> Result<T> {
+    let model = Model::open(bytes.as_slice())?;
+    let plan = Plan::inference(model.config(), model.config().max_position_embeddings);
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    work(Session::new(model, arena.as_mut_slice(), plan.tokens)?)
+}
+
+impl Detect {
+    pub fn run(&self) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.threshold) {
+            bail!("--threshold {}: a probability between 0 and 1 is expected", self.threshold);
+        }
+        with_session(&self.model.bytes()?, |mut session| {
+            each_text(&self.text, |text| {
+                let input = Input { truncate: self.asking.truncate, ..text.into() };
+                let found = session.token_logits(HeadKind::Detect, input)?;
+                let tokens: Vec<(Token, f32)> =
+                    found.tokens.iter().zip(found.logits).map(|(&t, &x)| (t, sigmoid(x))).collect();
+                self.print(text, tokens.into_iter().filter(|(token, _)| token.special == 0).collect())
+            })
+        })
+    }
+
+    fn print(&self, text: &str, tokens: Vec<(Token, f32)>) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        let part = |token: &Token| text.get(token.start as usize..token.end as usize).unwrap_or_default();
+        if self.asking.output.json {
+            let rows: Vec<Value> = tokens
+                .iter()
+                .map(|(token, p)| {
+                    json!({"text": part(token), "start": token.start, "end": token.end, "replaced": p})
+                })
+                .collect();
+            writeln!(out, "{}", json!({ "tokens": rows }))?;
+            return Ok(());
+        }
+        writeln!(out, "{}", self.marked(text, &tokens))?;
+        for (token, p) in tokens.iter().filter(|(_, p)| *p >= self.threshold) {
+            writeln!(out, "  {:5.1} %  {}  (bytes {}..{})", p * 100.0, part(token), token.start, token.end)?;
+        }
+        Ok(())
+    }
+
+    /// The text with the suspects between ▸ and ◂, and bold red on a terminal.
+    fn marked(&self, text: &str, tokens: &[(Token, f32)]) -> String {
+        let (open, close) = if is_terminal() { ("\x1b[1;31m▸", "◂\x1b[0m") } else { ("▸", "◂") };
+        let mut marked = String::new();
+        let mut done = 0;
+        for (token, _) in tokens.iter().filter(|(_, p)| *p >= self.threshold) {
+            let (start, end) = (token.start as usize, token.end as usize);
+            if start >= done {
+                marked.push_str(&text[done..start]);
+                marked.push_str(open);
+                marked.push_str(&text[start..end]);
+                marked.push_str(close);
+                done = end;
+            }
+        }
+        marked.push_str(&text[done..]);
+        marked
+    }
+}
+
+impl Classify {
+    pub fn run(&self) -> Result<()> {
+        with_session(&read_model(&self.model)?, |mut session| {
+            each_text(&self.text, |text| {
+                let truncate = self.asking.truncate;
+                let input = Input { text, pair: self.pair.as_deref(), truncate };
+                let mut out = std::io::stdout().lock();
+                if session.model().head(HeadKind::Regress).is_ok() {
+                    let value = session.regress(input)?;
+                    if self.asking.output.json {
+                        writeln!(out, "{}", json!({ "value": value }))?;
+                    } else {
+                        writeln!(out, "{value:.4}")?;
+                    }
+                    return Ok(());
+                }
+                let head = session.model().head(HeadKind::Classify)?;
+                let scores = session.classify(input)?;
+                let labels = head.labels.iter().map(|label| label.as_str());
+                let mut rows: Vec<(&str, f32)> = labels.zip(scores.iter().copied()).collect();
+                rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+                if self.asking.output.json {
+                    let scores: serde_json::Map<String, Value> =
+                        rows.iter().map(|&(label, p)| (label.to_owned(), json!(p))).collect();
+                    writeln!(out, "{}", json!({ "label": rows[0].0, "scores": scores }))?;
+                } else {
+                    for (label, p) in rows {
+                        writeln!(out, "{:5.1} %  {label}", p * 100.0)?;
+                    }
+                }
+                Ok(())
+            })
+        })
+    }
+}
+
+impl Tag {
+    pub fn run(&self) -> Result<()> {
+        with_session(&read_model(&self.model)?, |mut session| {
+            let head = session.model().head(HeadKind::Tag)?;
+            each_text(&self.text, |text| {
+                let input = Input { truncate: self.asking.truncate, ..text.into() };
+                let found = session.token_logits(HeadKind::Tag, input)?;
+                let words = Word::all(found.tokens, found.logits, head.labels.len());
+                let mut out = std::io::stdout().lock();
+                let part = |word: &Word| text.get(word.start..word.end).unwrap_or_default();
+                let label = |word: &Word| head.labels[word.label].as_str();
+                if self.asking.output.json {
+                    let rows: Vec<Value> = words
+                        .iter()
+                        .map(|word| {
+                            json!({"text": part(word), "start": word.start, "end": word.end,
+                                   "tag": label(word), "score": word.score})
+                        })
+                        .collect();
+                    writeln!(out, "{}", json!({ "tags": rows }))?;
+                } else {
+                    for word in &words {
+                        writeln!(out, "{}\t{}\t{:.3}", part(word), label(word), word.score)?;
+                    }
+                }
+                Ok(())
+            })
+        })
+    }
+}
+
+/// A word with the label of its first piece.
+struct Word {
+    start: usize,
+    end: usize,
+    label: usize,
+    score: f32,
+}
+
+impl Word {
+    fn all(tokens: &[Token], logits: &[f32], labels: usize) -> Vec<Self> {
+        let mut words: Vec<Self> = Vec::new();
+        for (token, logits) in tokens.iter().zip(logits.chunks_exact(labels)) {
+            match words.last_mut() {
+                _ if token.special == 1 => {}
+                Some(word) if token.continues == 1 => word.end = token.end as usize,
+                _ => {
+                    let mut scores = logits.to_vec();
+                    (electret::kernels::best().softmax)(&mut scores);
+                    let label = (0..labels).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0);
+                    let (start, end) = (token.start as usize, token.end as usize);
+                    words.push(Self { start, end, label, score: scores[label] });
+                }
+            }
+        }
+        words
+    }
+}
+
+impl Embed {
+    pub fn run(&self) -> Result<()> {
+        let pooling = if self.pooling == "first" { Pooling::First } else { Pooling::Mean };
+        with_session(&self.model.bytes()?, |mut session| {
+            each_text(&self.text, |text| {
+                let input = Input { truncate: self.asking.truncate, ..text.into() };
+                let embedding = session.embed(input, pooling)?;
+                let mut out = std::io::stdout().lock();
+                if self.asking.output.json {
+                    writeln!(out, "{}", json!({ "embedding": embedding }))?;
+                } else {
+                    let values: Vec<String> = embedding.iter().map(|x| format!("{x:.6}")).collect();
+                    writeln!(out, "{}", values.join(" "))?;
+                }
+                Ok(())
+            })
+        })
+    }
+}
+
+impl Answer {
+    pub fn run(&self) -> Result<()> {
+        with_session(&read_model(&self.model)?, |mut session| {
+            let found = session.answer(&self.question, &self.context)?;
+            let answer = self.context.get(found.start..found.end).unwrap_or_default();
+            let mut out = std::io::stdout().lock();
+            if self.output.json {
+                let row = json!({"answer": answer, "start": found.start, "end": found.end, "score": found.score});
+                writeln!(out, "{row}")?;
+            } else {
+                writeln!(out, "{answer}  (bytes {}..{}, score {:.2})", found.start, found.end, found.score)?;
+            }
+            Ok(())
+        })
+    }
+}

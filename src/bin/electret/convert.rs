@@ -1,0 +1,108 @@
+//! Hugging Face folder → `.electret`, and the proof that nothing was lost.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use electret::Model;
+use electret::import::{Checkpoint, write_atomically};
+use electret::quantize::{quantize, verify};
+use serde_json::json;
+
+use super::{ModelFile, Output};
+
+/// Hugging Face folder → .electret.
+///
+/// Example: electret convert electra-small/ -o small.electret --licence Apache-2.0
+#[derive(Args)]
+pub struct Convert {
+    /// Folder with config.json, vocab.txt and safetensors.
+    source: PathBuf,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    output_file: PathBuf,
+    /// Where the weights come from; kept in the file.
+    #[arg(long, default_value = "")]
+    from: String,
+    /// Their licence; kept in the file.
+    #[arg(long, default_value = "unknown")]
+    licence: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A quantised model beside its f32 source: cosine, errors and decisions, layer by layer.
+///
+/// Example: electret verify small.electret --against electra-small/ --text sentences.txt
+#[derive(Args)]
+pub struct Verify {
+    #[command(flatten)]
+    model: ModelFile,
+    /// The folder that the model was converted from.
+    #[arg(long, value_name = "FOLDER")]
+    against: PathBuf,
+    /// One sentence a line; without it a few built-in sentences.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// At most so many lines.
+    #[arg(long, default_value_t = 1000)]
+    lines: usize,
+    #[command(flatten)]
+    output: Output,
+}
+
+const SENTENCES: &str = include_str!("sentences.txt");
+
+impl Convert {
+    pub fn run(&self) -> Result<()> {
+        let checkpoint = Checkpoint::open(&self.source)?;
+        let file = quantize(&checkpoint, &self.from, &self.licence)?;
+        write_atomically(&self.output_file, &file).with_context(|| self.output_file.display().to_string())?;
+        let heads: Vec<&str> = checkpoint.heads.iter().map(|head| head.kind.name()).collect();
+        if self.output.json {
+            println!("{}", json!({"bytes": file.len(), "heads": heads}));
+        } else {
+            println!("{}: {} bytes, heads: {}", self.output_file.display(), file.len(), heads.join(", "));
+        }
+        Ok(())
+    }
+}
+
+impl Verify {
+    pub fn run(&self) -> Result<()> {
+        let bytes = self.model.bytes()?;
+        let model = Model::open(bytes.as_slice())?;
+        let checkpoint = Checkpoint::open(&self.against)?;
+        anyhow::ensure!(
+            checkpoint.config == *model.config(),
+            "{}: another shape than the model's; it was converted from something else",
+            self.against.display()
+        );
+        let text = match &self.text {
+            Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
+            None => SENTENCES.to_owned(),
+        };
+        let texts: Vec<String> = text.lines().take(self.lines).map(str::to_owned).collect();
+        let report = verify(model, &checkpoint, &texts)?;
+        if self.output.json {
+            println!("{}", serde_json::to_string(&report)?);
+            return Ok(());
+        }
+        println!("{} sentences, {} tokens", report.sentences, report.tokens);
+        println!("sentence cosine   min {:.6}  mean {:.6}", report.min_cosine, report.mean_cosine);
+        for (index, layer) in report.layers.iter().enumerate() {
+            let name = if index == 0 { "embeddings".to_owned() } else { format!("layer {index}") };
+            println!(
+                "{name:12} min cosine {:.6}  relative error {:.5}  largest {:.4}",
+                layer.min_cosine, layer.relative_error, layer.max_abs_error
+            );
+        }
+        for head in &report.heads {
+            println!(
+                "{:12} {:.4} of {} decisions agree, largest logit error {:.4}",
+                head.head, head.agreement, head.decisions, head.max_abs_error
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! What is in a model, and what this machine can run it with.
+
+use anyhow::Result;
+use clap::Args;
+use electret::kernels;
+use electret::quantize::self_test;
+use electret::weights::format::{Layer, Linear};
+use electret::{Model, text::SpecialTokens};
+use serde_json::{Value, json};
+
+use super::{ModelFile, Output};
+
+/// Config, heads, bytes by part, provenance, self-test.
+///
+/// Example: electret inspect --model small.electret
+#[derive(Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    model: ModelFile,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// The kernel sets of this machine, which is chosen, and whether they agree bit for bit.
+///
+/// Example: electret kernels
+#[derive(Args)]
+pub struct Kernels {
+    #[command(flatten)]
+    model: ModelFile,
+    #[command(flatten)]
+    output: Output,
+}
+
+fn linear_bytes(linear: &Linear) -> usize {
+    size_of_val(linear.tiles.as_slice()) + size_of_val(linear.channels.as_slice())
+}
+
+fn layer_bytes(layer: &Layer) -> usize {
+    let Layer { query, key, value, attention_output, intermediate, output, .. } = layer;
+    [query, key, value, attention_output, intermediate, output].into_iter().map(linear_bytes).sum()
+}
+
+impl Inspect {
+    pub fn run(&self) -> Result<()> {
+        let bytes = self.model.bytes()?;
+        let model = Model::open(bytes.as_slice())?;
+        let (root, config) = (model.root(), model.config());
+        let (checks, agree) = self_test(model, kernels::best())?;
+        let embeddings = &root.embeddings;
+        let tables = [&embeddings.words, &embeddings.positions, &embeddings.token_types];
+        let embedding_bytes: usize = tables.into_iter().map(linear_bytes).sum();
+        let layers: usize = root.layers.iter().map(layer_bytes).sum();
+        let vocabulary = &root.vocabulary;
+        let vocabulary_bytes = vocabulary.labels.len() * 9 + vocabulary.text.len() + vocabulary.ends.len() * 4;
+        let heads: Vec<Value> = root
+            .heads
+            .iter()
+            .map(|head| {
+                let labels: Vec<&str> = head.labels.iter().map(|label| label.as_str()).collect();
+                json!({"kind": head.kind.name(), "labels": labels})
+            })
+            .collect();
+        let special = vocabulary.special.map(|id| id.to_native());
+        let special: Vec<String> =
+            SpecialTokens::NAMES.iter().zip(special).map(|(name, id)| format!("{name} {id}")).collect();
+        let provenance = &root.provenance;
+        let all = json!({
+            "name": provenance.name.as_str(),
+            "source": provenance.source.as_str(),
+            "licence": provenance.licence.as_str(),
+            "tool": provenance.tool.as_str(),
+            "quantisation": provenance.quantisation.as_str(),
+            "config": {
+                "vocab_size": config.vocab_size,
+                "embedding_size": config.embedding_size,
+                "hidden_size": config.hidden_size,
+                "num_hidden_layers": config.num_hidden_layers,
+                "num_attention_heads": config.num_attention_heads,
+                "intermediate_size": config.intermediate_size,
+                "max_position_embeddings": config.max_position_embeddings,
+                "type_vocab_size": config.type_vocab_size,
+            },
+            "uncased": vocabulary.uncased,
+            "special": special,
+            "heads": heads,
+            "bytes": {
+                "file": model.bytes(),
+                "embeddings": embedding_bytes,
+                "layers": layers,
+                "vocabulary": vocabulary_bytes,
+            },
+            "self_test": {"sentences": checks, "agree": agree},
+        });
+        if self.output.json {
+            println!("{all}");
+        } else {
+            print_tree(&all, 0);
+        }
+        anyhow::ensure!(agree, "the self-test failed: this build computes other bits than the one that wrote the file");
+        Ok(())
+    }
+}
+
+/// One field a line, nested ones indented.
+fn print_tree(value: &Value, depth: usize) {
+    let Some(fields) = value.as_object() else { return };
+    for (name, value) in fields {
+        let indent = depth * 2;
+        match value {
+            Value::Object(_) => {
+                println!("{:indent$}{name}", "");
+                print_tree(value, depth + 1);
+            }
+            Value::String(text) => println!("{:indent$}{name}: {text}", ""),
+            other => println!("{:indent$}{name}: {other}", ""),
+        }
+    }
+}
+
+impl Kernels {
+    pub fn run(&self) -> Result<()> {
+        let bytes = self.model.bytes()?;
+        let model = Model::open(bytes.as_slice())?;
+        let chosen = kernels::best().name;
+        let mut rows = Vec::new();
+        let mut all_agree = true;
+        for set in kernels::available() {
+            let (sentences, agree) = self_test(model, set)?;
+            all_agree &= agree;
+            rows.push(json!({"kernels": set.name, "chosen": set.name == chosen, "sentences": sentences, "agree": agree}));
+            if !self.output.json {
+                let mark = if set.name == chosen { "*" } else { " " };
+                let verdict = if agree { "same bits" } else { "OTHER BITS" };
+                println!("{mark} {:12} {verdict} on {sentences} sentences", set.name);
+            }
+        }
+        if self.output.json {
+            println!("{}", json!({ "kernels": rows }));
+        }
+        anyhow::ensure!(all_agree, "not all kernel sets agree");
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! How much memory a job takes, and which boards hold it.
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use electret::plan::BLOCK_ROWS;
+use electret::{ElectraConfig, Model, Plan};
+use serde_json::{Value, json};
+
+use super::{ModelFile, Output};
+
+/// Bytes of arena and flash, and the boards that hold them.
+///
+/// Example: electret plan --preset small --seq 128
+#[derive(Args)]
+pub struct PlanVerb {
+    #[command(flatten)]
+    model: ModelFile,
+    /// tiny, small, base or large, instead of a model.
+    #[arg(long, conflicts_with = "model")]
+    preset: Option<String>,
+    /// Longest sequence in tokens, special tokens included.
+    #[arg(long, default_value_t = 128)]
+    seq: usize,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Boards by their data sheets: name, bytes of the largest contiguous RAM, bytes of mapped flash.
+const BOARDS: [(&str, usize, usize); 5] = [
+    ("nRF52840-DK (Cortex-M4)", 256 << 10, 1 << 20),
+    ("STM32H747I-DISCO (Cortex-M7, 128 MB QSPI)", 512 << 10, 128 << 20),
+    ("i.MX RT1060-EVK (Cortex-M7, 8 MB QSPI)", 1 << 20, 8 << 20),
+    ("Raspberry Pi Pico 2 W, 16 MB flash (Cortex-M33)", 520 << 10, 16 << 20),
+    ("STM32N6570-DK (Cortex-M55, 128 MB OSPI)", 4200 << 10, 128 << 20),
+];
+
+/// Room for the stack beside the arena.
+const STACK: usize = 16 << 10;
+/// Room for the code beside the weights.
+const CODE: usize = 160 << 10;
+
+impl PlanVerb {
+    pub fn run(&self) -> Result<()> {
+        let (config, weights) = self.subject()?;
+        ensure!(
+            (3..=config.max_position_embeddings).contains(&self.seq),
+            "--seq {}: this model takes 3 to {} tokens", self.seq, config.max_position_embeddings
+        );
+        let plan = Plan::inference(&config, self.seq);
+        let arena = plan.bytes();
+        let boards: Vec<&str> = BOARDS
+            .iter()
+            .filter(|&&(_, ram, flash)| arena + STACK <= ram && weights + CODE <= flash)
+            .map(|&(name, ..)| name)
+            .collect();
+        let blocks: Vec<Value> = [1, 2, 4, 8, 16, 32]
+            .iter()
+            .map(|&rows| json!({"rows": rows, "arena_bytes": Plan::with_block_rows(&config, self.seq, rows).bytes()}))
+            .collect();
+        if self.output.json {
+            println!(
+                "{}",
+                json!({"arena_bytes": arena, "weights_bytes": weights, "block_rows": BLOCK_ROWS,
+                       "blocks": blocks, "boards": boards})
+            );
+            return Ok(());
+        }
+        println!("arena    {arena:>10} bytes ({:.1} KiB) for {} tokens", arena as f64 / 1024.0, self.seq);
+        println!("weights  {weights:>10} bytes ({:.1} MiB)", weights as f64 / (1 << 20) as f64);
+        println!("blocks of rows, and the arena they take:");
+        for row in &blocks {
+            println!("  {:>3} rows {:>10} bytes", row["rows"], row["arena_bytes"]);
+        }
+        println!("boards that hold arena, {} KiB of stack, weights and code:", STACK >> 10);
+        for board in &boards {
+            println!("  {board}");
+        }
+        if boards.is_empty() {
+            println!("  none of those known here");
+        }
+        Ok(())
+    }
+
+    /// The shape, and the bytes of its int8 weights: the file's, or an estimate for a preset.
+    fn subject(&self) -> Result<(ElectraConfig, usize)> {
+        if let Some(name) = &self.preset {
+            let config = ElectraConfig::preset(name)
+                .with_context(|| format!("--preset {name}: tiny, small, base or large"))?;
+            return Ok((config, config.weight_bytes()));
+        }
+        let bytes = self.model.bytes()?;
+        let model = Model::open(bytes.as_slice())?;
+        Ok((*model.config(), model.bytes()))
+    }
+}

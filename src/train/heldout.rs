@@ -1,0 +1,161 @@
+//! Is it a discriminator? Held-out text with replaced tokens, and how well they are told apart.
+
+use anyhow::{Context, Result};
+use burn::tensor::backend::Backend;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::corpus::{Corpus, Example};
+use super::model::Network;
+use super::objective::{Masked, sample_replacements};
+use super::trainer::{Pair, Run};
+use super::weights::Weights;
+use crate::evaluate::roc_auc;
+use crate::text::Token;
+use crate::weights::AlignedBytes;
+use crate::{HeadKind, Model, Plan, Session};
+
+/// Sequences that go through the networks together.
+const BATCH: usize = 16;
+
+/// Where replacements come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Replacement {
+    /// Sampled from the run's own generator at 15 % of the tokens.
+    Generator,
+    /// Any piece of the vocabulary but the special ones, at 15 % of the tokens.
+    RandomWord,
+}
+
+/// Areas under the ROC curve over all tokens but the special ones.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Scores {
+    /// Where the replacements came from.
+    pub replacement: Replacement,
+    /// Tokens that were judged.
+    pub tokens: usize,
+    /// Share of them that was replaced.
+    pub replaced: f64,
+    /// The f32 discriminator.
+    pub auc_f32: f64,
+    /// The int8 model.
+    pub auc_int8: f64,
+    /// Share of decisions on which the two agree.
+    pub agreement: f64,
+    /// Rarer tokens are more suspect: what counting words alone can tell.
+    pub auc_frequency: f64,
+}
+
+/// Judges the first `examples` held-out examples with both forms of the discriminator.
+pub fn score<B: Backend>(
+    run: &Run,
+    corpus: &Corpus,
+    weights: &Weights<B>,
+    model: &Model<'_>,
+    replacement: Replacement,
+    examples: usize,
+    device: &B::Device,
+) -> Result<Scores> {
+    let config = run.config(corpus)?;
+    let generator = config.generator();
+    let Pair { generator, discriminator } = Pair::new(weights, &config, &generator, 0.0);
+    let frequency = log_frequencies(corpus);
+    let plan = Plan::inference(model.config(), corpus.manifest.sequence);
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut session = Session::new(*model, arena.as_mut_slice(), plan.tokens)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(0x0e1e_c7e7);
+    let mut judged = Judged::default();
+    let examples: Vec<Example> =
+        (0..corpus.heldout.len().min(examples)).map(|i| corpus.heldout.get(i)).collect();
+    for examples in examples.chunks(BATCH) {
+        let masked = Masked::draw(examples, &corpus.special, run.objective.mask_prob, &mut rng);
+        let samples = match replacement {
+            Replacement::Generator => sample_replacements(&generator, &masked, &mut rng, device)?,
+            Replacement::RandomWord => random_words(corpus, masked.chosen(), &mut rng),
+        };
+        let (corrupted, labels) = masked.corrupt(&samples);
+        let logits = f32_logits(&discriminator, &masked, &corrupted, device)?;
+        let width = masked.sequence();
+        for (row, example) in examples.iter().enumerate() {
+            let tokens: Vec<Token> = (0..example.ids.len())
+                .map(|column| {
+                    let id = corrupted[row * width + column] as u32;
+                    Token::of(id, u8::from(column >= example.first_segment))
+                })
+                .collect();
+            let quantised = session.token_logits_of(HeadKind::Detect, &tokens)?.logits;
+            for (column, (token, &int8)) in tokens.iter().zip(quantised).enumerate() {
+                let at = row * width + column;
+                if token.id != corpus.special.cls && token.id != corpus.special.sep {
+                    judged.replaced.push(labels[at] != 0.0);
+                    judged.f32.push(logits[at]);
+                    judged.int8.push(int8);
+                    judged.frequency.push(-frequency[token.id as usize]);
+                }
+            }
+        }
+    }
+    judged.scores(replacement)
+}
+
+#[derive(Default)]
+struct Judged {
+    replaced: Vec<bool>,
+    f32: Vec<f32>,
+    int8: Vec<f32>,
+    frequency: Vec<f32>,
+}
+
+impl Judged {
+    fn scores(&self, replacement: Replacement) -> Result<Scores> {
+        let auc = |scores: &[f32]| roc_auc(scores, &self.replaced).context("no token was replaced");
+        let tokens = self.replaced.len();
+        let agree = self.f32.iter().zip(&self.int8).filter(|(a, b)| (**a > 0.0) == (**b > 0.0)).count();
+        Ok(Scores {
+            replacement,
+            tokens,
+            replaced: self.replaced.iter().filter(|&&r| r).count() as f64 / tokens as f64,
+            auc_f32: auc(&self.f32)?,
+            auc_int8: auc(&self.int8)?,
+            agreement: agree as f64 / tokens as f64,
+            auc_frequency: auc(&self.frequency)?,
+        })
+    }
+}
+
+fn f32_logits<B: Backend>(
+    discriminator: &Network<'_, B>,
+    masked: &Masked,
+    ids: &[i32],
+    device: &B::Device,
+) -> Result<Vec<f32>> {
+    let hidden = discriminator.encode(&masked.batch(ids, device));
+    let logits = discriminator.discriminator_head(hidden).into_data();
+    logits.to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))
+}
+
+fn random_words(corpus: &Corpus, count: usize, rng: &mut impl Rng) -> Vec<i32> {
+    let special = &corpus.special;
+    let special = [special.pad, special.unk, special.cls, special.sep, special.mask];
+    let mut draw = || loop {
+        let id = rng.random_range(0..corpus.pieces.len() as u32);
+        if !special.contains(&id) {
+            return id as i32;
+        }
+    };
+    (0..count).map(|_| draw()).collect()
+}
+
+/// Natural logarithms of the pieces' frequencies in the training text, each counted once more.
+fn log_frequencies(corpus: &Corpus) -> Vec<f32> {
+    let mut counts = vec![1u64; corpus.pieces.len()];
+    for index in 0..corpus.train.len() {
+        for id in corpus.train.get(index).ids {
+            counts[usize::from(id)] += 1;
+        }
+    }
+    let total: u64 = counts.iter().sum();
+    counts.iter().map(|&count| (count as f64 / total as f64).ln() as f32).collect()
+}
