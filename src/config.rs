@@ -93,11 +93,11 @@ impl ElectraConfig {
     }
 
     /// Bytes of the int8 weights of a discriminator of this shape, vocabulary trie apart: one a
-    /// weight, and 12 an output channel for scale, bias and column sum.
+    /// weight, 12 an output channel for scale, bias and column sum, and the small tables in f32.
     pub const fn weight_bytes(&self) -> usize {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size;
-        let tables = rows * (self.embedding_size + 12);
+        let f32_rows = self.max_position_embeddings + self.type_vocab_size + 2;
+        let tables = self.vocab_size * (self.embedding_size + 12) + f32_rows * self.embedding_size * 4;
         let projection = if self.has_projection() { hidden * (self.embedding_size + 12) } else { 0 };
         let layer = 4 * hidden * (hidden + 12) + inner * (hidden + 12) + hidden * (inner + 12) + 16 * hidden;
         let head = hidden * (hidden + 12) + hidden + 12;

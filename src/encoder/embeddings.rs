@@ -3,7 +3,7 @@
 use super::{Block, dense};
 use crate::kernels::KernelSet;
 use crate::text::Token;
-use crate::weights::Model;
+use crate::weights::{Model, native};
 
 /// Embeds a block of tokens, the first at position `first`, into `x` `[n, hidden]`.
 pub fn embed(
@@ -18,12 +18,13 @@ pub fn embed(
     let tables = &model.root().embeddings;
     let (weight, bias) = tables.norm.native();
     let width = config.embedding_size;
+    let positions = native(&tables.positions).chunks_exact(width).skip(first);
+    let types = native(&tables.token_types);
     let embedded = block.wide.get_mut(..tokens.len() * width).unwrap_or_default();
-    for ((position, token), row) in (first..).zip(tokens).zip(embedded.chunks_exact_mut(width)) {
-        row.fill(0.0);
+    for ((position, token), row) in positions.zip(tokens).zip(embedded.chunks_exact_mut(width)) {
+        row.copy_from_slice(position);
         tables.words.add_row(token.id as usize, row);
-        tables.positions.add_row(position, row);
-        tables.token_types.add_row(token.type_id.into(), row);
+        (kernels.add)(row, types.chunks_exact(width).nth(token.type_id.into()).unwrap_or_default());
         (kernels.layer_norm)(row, weight, bias, config.layer_norm_eps);
     }
     match tables.projection.as_ref() {

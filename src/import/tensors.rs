@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ndarray::{ArrayD, ArrayView1, ArrayView2, Ix1, Ix2, IxDyn};
+use ndarray::{ArrayD, ArrayView1, ArrayView2, Axis, Ix1, Ix2, IxDyn};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::ImportError;
@@ -37,6 +37,15 @@ impl Tensors {
     pub fn renamed(self, mut rename: impl FnMut(&str) -> Option<String>) -> Self {
         let renamed = self.0.into_iter().filter_map(|(name, array)| Some((rename(&name)?, array)));
         Self(renamed.collect())
+    }
+
+    /// The same with only the first `rows` rows of one table.
+    pub fn with_first_rows(mut self, name: &str, rows: usize) -> Self {
+        if let Some(array) = self.0.get_mut(name).filter(|array| array.ndim() > 0) {
+            array.slice_axis_inplace(Axis(0), (..rows).into());
+            *array = array.as_standard_layout().into_owned();
+        }
+        self
     }
 
     /// A matrix of exactly that shape.

@@ -4,6 +4,7 @@ mod pack;
 mod report;
 mod trie;
 
+pub use trie::vocabulary_archive;
 pub use report::{HeadReport, LayerReport, Report, cosine, verify};
 
 use ndarray::ArrayView2;
@@ -52,7 +53,12 @@ pub fn quantize(checkpoint: &Checkpoint, source: &str, licence: &str) -> Result<
             tool: concat!("electret ", env!("CARGO_PKG_VERSION")).to_owned(),
             quantisation: "int8, symmetric per output channel, round to nearest".to_owned(),
         },
-        vocabulary: trie::vocabulary(checkpoint),
+        vocabulary: trie::vocabulary(
+            &checkpoint.pieces,
+            &checkpoint.special,
+            checkpoint.uncased,
+            checkpoint.config.vocab_size,
+        ),
         embeddings: embeddings(checkpoint)?,
         layers: (0..checkpoint.config.num_hidden_layers)
             .map(|layer| self::layer(checkpoint, layer))
@@ -116,21 +122,23 @@ fn stored_config(checkpoint: &Checkpoint) -> Config {
 
 fn embeddings(checkpoint: &Checkpoint) -> Result<Embeddings, ImportError> {
     let width = checkpoint.config.embedding_size;
-    let [words, positions, types] = checkpoint.embedding_tables().map(|(name, rows)| {
-        let bias = if name.contains("word") && checkpoint.tensors.contains("generator_lm_head.bias") {
-            checkpoint.tensors.vector("generator_lm_head.bias", rows)?.to_vec()
-        } else {
-            vec![0.0; rows]
-        };
-        Ok::<_, ImportError>(pack::linear(checkpoint.tensors.matrix(&name, [rows, width])?, &bias))
-    });
+    let tensors = &checkpoint.tensors;
+    let [words, positions, types] = checkpoint.embedding_tables();
+    let bias = if tensors.contains("generator_lm_head.bias") {
+        tensors.vector("generator_lm_head.bias", words.1)?.to_vec()
+    } else {
+        vec![0.0; words.1]
+    };
+    let values = |(name, rows): (String, usize)| -> Result<Vec<f32>, ImportError> {
+        Ok(tensors.matrix(&name, [rows, width])?.iter().copied().collect())
+    };
     let projection = checkpoint.config.has_projection().then(|| {
         linear(checkpoint, "electra.embeddings_project", checkpoint.config.hidden_size, width)
     });
     Ok(Embeddings {
-        words: words?,
-        positions: positions?,
-        token_types: types?,
+        words: pack::linear(tensors.matrix(&words.0, [words.1, width])?, &bias),
+        positions: values(positions)?,
+        token_types: values(types)?,
         norm: norm(checkpoint, "electra.embeddings.LayerNorm", width)?,
         projection: projection.transpose()?,
     })

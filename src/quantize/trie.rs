@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::import::Checkpoint;
-use crate::weights::owned::Vocabulary;
+use crate::text::SpecialTokens;
+use crate::weights::owned::{AlignedBytes, Vocabulary};
 
 #[derive(Default)]
 struct Node {
@@ -20,11 +20,12 @@ impl Node {
     }
 }
 
-/// Both tries, breadth first, and the pieces' text.
-pub fn vocabulary(checkpoint: &Checkpoint) -> Vocabulary {
+/// Both tries, breadth first, and the pieces' text; rows of the embedding table beyond the pieces
+/// have no text.
+pub fn vocabulary(pieces: &[String], special: &SpecialTokens, uncased: bool, rows: usize) -> Vocabulary {
     let (mut begins, mut continues) = (Node::default(), Node::default());
     let (mut text, mut ends) = (String::new(), Vec::new());
-    for (piece, id) in checkpoint.pieces.iter().zip(0..) {
+    for (piece, id) in pieces.iter().zip(0..) {
         match piece.strip_prefix("##").filter(|rest| !rest.is_empty()) {
             Some(rest) => continues.insert(rest.as_bytes(), id),
             None => begins.insert(piece.as_bytes(), id),
@@ -32,10 +33,8 @@ pub fn vocabulary(checkpoint: &Checkpoint) -> Vocabulary {
         text.push_str(piece);
         ends.push(text.len() as u32);
     }
-    // Rows of the embedding table beyond the vocabulary have no text.
-    ends.resize(checkpoint.config.vocab_size, text.len() as u32);
+    ends.resize(rows, text.len() as u32);
 
-    let special = &checkpoint.special;
     let mut flat = Vocabulary {
         labels: Vec::new(),
         first_child: Vec::new(),
@@ -43,7 +42,7 @@ pub fn vocabulary(checkpoint: &Checkpoint) -> Vocabulary {
         text,
         ends,
         special: [special.pad, special.unk, special.cls, special.sep, special.mask],
-        uncased: checkpoint.uncased,
+        uncased,
     };
     let mut queue = VecDeque::from([(0, &begins), (0, &continues)]);
     let mut next = queue.len() as u32;
@@ -56,4 +55,11 @@ pub fn vocabulary(checkpoint: &Checkpoint) -> Vocabulary {
     }
     flat.first_child.push(next);
     flat
+}
+
+/// A vocabulary by itself, as [`access_vocabulary`](crate::weights::access_vocabulary) reads it:
+/// a tokeniser without a model.
+pub fn vocabulary_archive(pieces: &[String], special: &SpecialTokens, uncased: bool) -> AlignedBytes {
+    let Ok(bytes) = rkyv::to_bytes::<rkyv::rancor::Panic>(&vocabulary(pieces, special, uncased, pieces.len()));
+    AlignedBytes::copy_of(&bytes)
 }

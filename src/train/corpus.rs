@@ -373,6 +373,20 @@ impl Corpus {
     }
 }
 
+impl Corpus {
+    /// Natural logarithms of the pieces' frequencies in the training text, each counted once more.
+    pub fn log_frequencies(&self) -> Vec<f32> {
+        let mut counts = vec![1u64; self.pieces.len()];
+        for index in 0..self.train.len() {
+            for id in self.train.get(index).ids {
+                counts[usize::from(id)] += 1;
+            }
+        }
+        let total: u64 = counts.iter().sum();
+        counts.iter().map(|&count| (count as f64 / total as f64).ln() as f32).collect()
+    }
+}
+
 /// The records of one shard, memory-mapped.
 #[derive(Debug)]
 pub struct Examples {

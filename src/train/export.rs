@@ -29,7 +29,9 @@ pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> 
     let discriminator = run.config(&corpus)?;
     let (step, tensors) = newest_weights(folder)?;
     let own_encoder = which == Which::Discriminator || run.objective.kind == Kind::Mlm;
-    let config = if own_encoder { discriminator } else { discriminator.generator() };
+    let shape = if own_encoder { discriminator } else { discriminator.generator() };
+    // Positions beyond the longest example were never trained: they are left out.
+    let config = ElectraConfig { max_position_embeddings: corpus.manifest.sequence, ..shape };
     let tensors = tensors.renamed(|name| {
         let head = match which {
             Which::Discriminator => "discriminator_predictions.",
@@ -43,6 +45,8 @@ pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> 
             name.strip_prefix("generator.").map(|rest| format!("electra.{rest}"))
         }
     });
+    let positions = "electra.embeddings.position_embeddings.weight";
+    let tensors = tensors.with_first_rows(positions, config.max_position_embeddings);
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     tensors.write(&out.join("model.safetensors"))?;
     let pretty = |value| serde_json::to_vec_pretty(&value);

@@ -61,7 +61,7 @@ pub fn score<B: Backend>(
     let config = run.config(corpus)?;
     let generator = config.generator();
     let Pair { generator, discriminator } = Pair::new(weights, &config, &generator, 0.0);
-    let frequency = log_frequencies(corpus);
+    let frequency = corpus.log_frequencies();
     let plan = Plan::inference(model.config(), corpus.manifest.sequence);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut session = Session::new(*model, arena.as_mut_slice(), plan.tokens)?;
@@ -146,16 +146,4 @@ fn random_words(corpus: &Corpus, count: usize, rng: &mut impl Rng) -> Vec<i32> {
         }
     };
     (0..count).map(|_| draw()).collect()
-}
-
-/// Natural logarithms of the pieces' frequencies in the training text, each counted once more.
-fn log_frequencies(corpus: &Corpus) -> Vec<f32> {
-    let mut counts = vec![1u64; corpus.pieces.len()];
-    for index in 0..corpus.train.len() {
-        for id in corpus.train.get(index).ids {
-            counts[usize::from(id)] += 1;
-        }
-    }
-    let total: u64 = counts.iter().sum();
-    counts.iter().map(|&count| (count as f64 / total as f64).ln() as f32).collect()
 }

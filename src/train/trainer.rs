@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Tensor, backend::AutodiffBackend};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::seq::SliceRandom;
 use rand::SeedableRng;
@@ -98,7 +98,7 @@ impl Run {
             Some(checkpoint) => checkpoint,
             None => Checkpoint {
                 step: 0,
-                weights: self.initial_weights(&config, device)?.require_grad(),
+                weights: self.initial_weights(&config, corpus, device)?.require_grad(),
                 moments: Moments::default(),
             },
         };
@@ -145,9 +145,13 @@ impl Run {
     fn initial_weights<B: AutodiffBackend>(
         &self,
         config: &ElectraConfig,
+        corpus: &Corpus,
         device: &B::Device,
     ) -> Result<Weights<B>> {
         let mut weights = Weights::init_pretraining(config, self.objective.kind, self.seed, device);
+        // The unigram distribution is known; learning it would take the first thousand steps.
+        let frequencies = Tensor::from_floats(corpus.log_frequencies().as_slice(), device);
+        weights.vectors.insert("generator_lm_head.bias".to_owned(), frequencies);
         if let Some(other) = &self.init_from {
             let (step, tensors) = newest_weights(other)?;
             log::info!("starting from the encoder of {} at step {step}", other.display());

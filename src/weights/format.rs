@@ -82,10 +82,11 @@ pub struct Norm {
 pub struct Embeddings {
     /// `[vocab_size, embedding_size]`; its bias is that of the tied masked-language-model output.
     pub words: Linear,
-    /// `[max_position_embeddings, embedding_size]`.
-    pub positions: Linear,
-    /// `[type_vocab_size, embedding_size]`.
-    pub token_types: Linear,
+    /// f32 `[max_position_embeddings, embedding_size]`: small tables, whose rounding error would be
+    /// added to every token.
+    pub positions: ArchivedVec<f32_le>,
+    /// f32 `[type_vocab_size, embedding_size]`.
+    pub token_types: ArchivedVec<f32_le>,
     /// Over the sum of the three.
     pub norm: Norm,
     /// `[hidden_size, embedding_size]`.

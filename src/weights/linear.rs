@@ -39,8 +39,8 @@ impl Norm {
     }
 }
 
-/// Little-endian floats on a little-endian machine.
-fn native(values: &ArchivedVec<f32_le>) -> &[f32] {
+/// Little-endian floats on a little-endian machine, without a copy.
+pub fn native(values: &ArchivedVec<f32_le>) -> &[f32] {
     // SAFETY: f32_le has the size, alignment and, on the little-endian machines this crate builds
     // for, the representation of f32.
     unsafe { core::slice::from_raw_parts(values.as_ptr().cast::<f32>(), values.len()) }

@@ -16,6 +16,7 @@ pub use header::{FORMAT_VERSION, HEADER_BYTES, Header};
 pub use owned::AlignedBytes;
 
 use format::{Head, Linear, Norm, Root};
+pub(crate) use linear::native;
 use rkyv::option::ArchivedOption;
 use rkyv::rancor::Failure;
 
@@ -94,6 +95,14 @@ impl<'m> Model<'m> {
     }
 }
 
+/// A vocabulary that was archived by itself.
+///
+/// # Errors
+/// [`Error::InvalidArchive`].
+pub fn access_vocabulary(archive: &[u8]) -> Result<&format::Vocabulary, Error> {
+    rkyv::api::low::access::<_, Failure>(archive).map_err(|_| Error::InvalidArchive)
+}
+
 impl HeadKind {
     /// As the command and errors call it.
     pub const fn name(self) -> &'static str {
@@ -147,8 +156,14 @@ fn check_parts(root: &Root, config: &ElectraConfig) -> Result<(), Error> {
     let (embedding, hidden, inner) = (config.embedding_size, config.hidden_size, config.intermediate_size);
     let embeddings = &root.embeddings;
     check_linear("embeddings.words", 0, &embeddings.words, config.vocab_size, embedding)?;
-    check_linear("embeddings.positions", 0, &embeddings.positions, config.max_position_embeddings, embedding)?;
-    check_linear("embeddings.token_types", 0, &embeddings.token_types, config.type_vocab_size, embedding)?;
+    for (field, table, rows) in [
+        ("embeddings.positions", &embeddings.positions, config.max_position_embeddings),
+        ("embeddings.token_types", &embeddings.token_types, config.type_vocab_size),
+    ] {
+        if table.len() != rows * embedding {
+            return Err(Error::InvalidModel { field, index: table.len() });
+        }
+    }
     check_norm("embeddings.norm", 0, &embeddings.norm, embedding)?;
     match (&embeddings.projection, config.has_projection()) {
         (ArchivedOption::Some(linear), true) => {

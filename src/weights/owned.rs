@@ -1,6 +1,9 @@
 //! The same model on the heap, field for field: what the quantiser fills and a file is written of.
 
 use rkyv::rancor::{self, Fallible};
+use rkyv::ser::{Allocator, Positional, Writer};
+use rkyv::vec::{ArchivedVec, VecResolver};
+use rkyv::with::{ArchiveWith, SerializeWith};
 use rkyv::{Archive, Place, Serialize};
 
 use super::format::{self, Channels, HeadKind, Tile};
@@ -32,8 +35,30 @@ archived_as_itself!(Tile, Channels, HeadKind);
 pub struct Linear {
     pub inputs: u32,
     pub outputs: u32,
+    #[rkyv(with = CacheLine)]
     pub tiles: Vec<Tile>,
+    #[rkyv(with = CacheLine)]
     pub channels: Vec<Channels>,
+}
+
+/// Pads to 64 bytes before a vector; rkyv by itself pads to 32 at most.
+struct CacheLine;
+
+impl<T: Archive> ArchiveWith<Vec<T>> for CacheLine {
+    type Archived = ArchivedVec<T::Archived>;
+    type Resolver = VecResolver;
+
+    fn resolve_with(field: &Vec<T>, resolver: VecResolver, out: Place<Self::Archived>) {
+        field.resolve(resolver, out);
+    }
+}
+
+impl<T: Serialize<S>, S: Fallible + Writer + Allocator + ?Sized> SerializeWith<Vec<T>, S> for CacheLine {
+    fn serialize_with(field: &Vec<T>, serializer: &mut S) -> Result<VecResolver, S::Error> {
+        let missing = serializer.pos().wrapping_neg() % 64;
+        serializer.write(&[0; 64][..missing])?;
+        field.serialize(serializer)
+    }
 }
 
 /// [`format::Norm`] on the heap.
@@ -51,8 +76,8 @@ pub struct Norm {
 #[expect(missing_docs, reason = "documented on the archived type")]
 pub struct Embeddings {
     pub words: Linear,
-    pub positions: Linear,
-    pub token_types: Linear,
+    pub positions: Vec<f32>,
+    pub token_types: Vec<f32>,
     pub norm: Norm,
     pub projection: Option<Linear>,
 }

@@ -28,3 +28,9 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     assert!(path.exists(), "ELECTRET_SHARED is set, but {} is not there", path.display());
     Some(path)
 }
+
+/// `models/electret-tiny.electret`, where a model may lie.
+pub fn shipped_model() -> electret::weights::AlignedBytes {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/electret-tiny.electret");
+    electret::weights::AlignedBytes::copy_of(&std::fs::read(path).unwrap())
+}

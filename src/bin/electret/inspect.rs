@@ -48,8 +48,8 @@ impl Inspect {
         let (root, config) = (model.root(), model.config());
         let (checks, agree) = self_test(model, kernels::best())?;
         let embeddings = &root.embeddings;
-        let tables = [&embeddings.words, &embeddings.positions, &embeddings.token_types];
-        let embedding_bytes: usize = tables.into_iter().map(linear_bytes).sum();
+        let small = (embeddings.positions.len() + embeddings.token_types.len()) * 4;
+        let embedding_bytes = linear_bytes(&embeddings.words) + small;
         let layers: usize = root.layers.iter().map(layer_bytes).sum();
         let vocabulary = &root.vocabulary;
         let vocabulary_bytes = vocabulary.labels.len() * 9 + vocabulary.text.len() + vocabulary.ends.len() * 4;

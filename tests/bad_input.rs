@@ -1,0 +1,268 @@
+//! Bad input of every kind, each with the message that a user reads.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use common::golden::Golden;
+use electret::import::{Checkpoint, Tensors, read_vocabulary};
+use electret::quantize::quantize;
+use electret::weights::{AlignedBytes, Header};
+use electret::{Error, Model, Plan, Session, TINY};
+
+fn model_error(bytes: &[u8]) -> Error {
+    Model::open(AlignedBytes::copy_of(bytes).as_slice()).unwrap_err()
+}
+
+/// Puts a payload that was changed on purpose behind a header that fits it.
+fn with_header(payload: &[u8]) -> Vec<u8> {
+    [&Header::of(payload).to_bytes(), payload].concat()
+}
+
+#[test]
+fn a_file_truncated_at_every_sixty_fourth() {
+    let file = common::shipped_model();
+    let file = file.as_slice();
+    assert!(model_error(&[]).to_string().contains("should have 64 bytes and has 0"));
+    for part in 0..64 {
+        let error = model_error(&file[..file.len() * part / 64]);
+        assert!(matches!(error, Error::FileTruncated { .. }), "{part}/64: {error}");
+        assert!(error.to_string().contains("copy it again"));
+    }
+}
+
+#[test]
+fn one_bit_flipped_in_a_thousand_places() {
+    let file = common::shipped_model().as_slice().to_vec();
+    for case in 0..1000_usize {
+        let mut damaged = file.clone();
+        let at = if case < 64 { case } else { case * 2_654_435_761 % file.len() };
+        damaged[at] ^= 1 << (case % 8);
+        Model::open(AlignedBytes::copy_of(&damaged).as_slice())
+            .expect_err(&format!("byte {at} was damaged and nobody noticed"));
+    }
+}
+
+#[test]
+fn wrong_magic_version_byte_order_and_place() {
+    let file = common::shipped_model();
+    let mut bytes = file.as_slice().to_vec();
+    bytes[0] = b'P';
+    assert!(model_error(&bytes).to_string().contains("no .electret file"));
+
+    let payload = &file.as_slice()[64..];
+    let with_version = |version| {
+        let header = Header { version, ..Header::of(payload) };
+        model_error(&[&header.to_bytes(), payload].concat())
+    };
+    assert!(with_version(2).to_string().contains("format 2, this build reads up to 1"));
+    assert!(with_version(1 << 24).to_string().contains("byte order"));
+
+    let shifted = AlignedBytes::copy_of(&[&[0; 8], file.as_slice()].concat());
+    assert_eq!(Model::open(&shifted.as_slice()[8..]).unwrap_err(), Error::ModelMisaligned);
+}
+
+/// With a right checksum in front, offsets and lengths may say anything: an error or a model that
+/// runs, never a panic.
+#[test]
+fn hostile_offsets_and_lengths() {
+    let file = common::shipped_model();
+    let payload = file.as_slice()[64..].to_vec();
+    let mut refused = 0;
+    // The root and what it points to first stand at the end of an archive.
+    for case in 0..4000_usize {
+        let mut hostile = payload.clone();
+        let at = hostile.len() - 4 * (1 + case % 1500);
+        let value = [0, 1, 0x7fff_ffff, u32::MAX, 0x8000_0000, case as u32][case % 6];
+        hostile[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        let bytes = AlignedBytes::copy_of(&with_header(&hostile));
+        match Model::open(bytes.as_slice()) {
+            Err(_) => refused += 1,
+            Ok(model) => {
+                let tokens = model.config().max_position_embeddings.min(32);
+                let plan = Plan::inference(model.config(), tokens);
+                if plan.bytes() < 64 << 20 {
+                    let mut arena = AlignedBytes::zeroed(plan.bytes());
+                    if let Ok(mut session) = Session::new(model, arena.as_mut_slice(), tokens) {
+                        let _ = session.detect("The cat sat on the mat.").map(Iterator::count);
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 500, "{refused} of 4000 were refused");
+    for length in [0, 1, 63, 64, 1000] {
+        assert_eq!(model_error(&with_header(&vec![0; length])), model_error(&with_header(&vec![0; length])));
+    }
+}
+
+#[test]
+fn an_arena_too_small_or_misaligned_and_a_sequence_too_long() {
+    let file = common::shipped_model();
+    let model = Model::open(file.as_slice()).unwrap();
+    let needed = Plan::inference(model.config(), 32).bytes();
+    let mut arena = AlignedBytes::zeroed(needed + 64);
+    let error = Session::new(model, &mut arena.as_mut_slice()[..needed - 1], 32).unwrap_err();
+    assert_eq!(error, Error::ArenaTooSmall { needed, found: needed - 1 });
+    let error = Session::new(model, &mut arena.as_mut_slice()[1..], 32).unwrap_err();
+    assert_eq!(error, Error::ArenaMisaligned);
+    let error = Session::new(model, arena.as_mut_slice(), 100_000).unwrap_err();
+    assert!(matches!(error, Error::SequenceTooLong { tokens: 100_000, .. }));
+
+    let mut session = Session::new(model, arena.as_mut_slice(), 32).unwrap();
+    let text = "word ".repeat(100);
+    let error = session.encode(text.as_str().into()).map(drop).unwrap_err();
+    assert!(matches!(error, Error::SequenceTooLong { limit: 32, tokens } if tokens >= 102), "{error}");
+    assert_eq!(session.encode("".into()).map(drop).unwrap_err(), Error::EmptyText);
+    assert_eq!(session.encode(" \u{0} ".into()).map(drop).unwrap_err(), Error::EmptyText);
+    assert!(session.classify("x".into()).map(drop).unwrap_err().to_string().contains("no classify head"));
+    let _ = TINY;
+}
+
+#[test]
+fn reading_from_a_stream() {
+    let file = common::shipped_model();
+    let mut buffer = AlignedBytes::zeroed(file.as_slice().len());
+    Model::read(file.as_slice(), buffer.as_mut_slice()).unwrap();
+    let mut small = AlignedBytes::zeroed(4096);
+    let error = Model::read(file.as_slice(), small.as_mut_slice()).unwrap_err();
+    assert!(matches!(error, Error::ModelBufferTooSmall { found: 4096, .. }));
+    let cut = &file.as_slice()[..1000];
+    assert_eq!(Model::read(cut, buffer.as_mut_slice()).unwrap_err(), Error::ReadFailed);
+}
+
+/// The message of a folder after something was done to it.
+fn import_error(spoil: impl FnOnce(&Path)) -> String {
+    let folder = Golden::open().hugging_face_folder(Some("seqcls"));
+    spoil(&folder);
+    Checkpoint::open(&folder).unwrap_err().to_string()
+}
+
+fn edit_tensors(folder: &Path, edit: impl FnOnce(Tensors) -> Tensors) {
+    let path = folder.join("model.safetensors");
+    let mut tensors = Tensors::default();
+    tensors.read(&path).unwrap();
+    edit(tensors).write(&path).unwrap();
+}
+
+fn edit_config(folder: &Path, field: &str, value: serde_json::Value) {
+    let path = folder.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config[field] = value;
+    std::fs::write(path, config.to_string()).unwrap();
+}
+
+#[test]
+fn folders_with_something_missing_or_wrong() {
+    let name = "electra.encoder.layer.1.output.dense.weight";
+    let message = import_error(|folder| {
+        edit_tensors(folder, |tensors| tensors.renamed(|known| (known != name).then(|| known.to_owned())));
+    });
+    assert_eq!(message, format!("tensor {name}: missing from the weights"));
+
+    let message = import_error(|folder| {
+        edit_tensors(folder, |mut tensors| {
+            tensors.insert(name, &[3, 2], vec![0.0; 6]);
+            tensors
+        });
+    });
+    assert_eq!(message, format!("tensor {name}: shape [3, 2] where the config says [32, 64]"));
+
+    let message = import_error(|folder| edit_config(folder, "hidden_act", "swish".into()));
+    assert!(message.starts_with("config.json: hidden_act: \"swish\""), "{message}");
+    let message = import_error(|folder| edit_config(folder, "num_attention_heads", 5.into()));
+    assert!(message.contains("5 does not divide 32"), "{message}");
+    let message = import_error(|folder| edit_config(folder, "model_type", "gpt2".into()));
+    assert!(message.contains("electra and bert can be imported"), "{message}");
+
+    let labels = serde_json::json!({"0": "a", "1": "b"});
+    let message = import_error(|folder| edit_config(folder, "id2label", labels));
+    assert_eq!(message, "tensor classifier.out_proj.weight: shape [3, 32] where the config says [2, 32]");
+
+    let message = import_error(|folder| std::fs::write(folder.join("model.safetensors"), b"").unwrap());
+    assert!(message.contains("not a readable safetensors file"), "{message}");
+    let message = import_error(|folder| std::fs::remove_file(folder.join("vocab.txt")).unwrap());
+    assert!(message.contains("vocab.txt"), "{message}");
+}
+
+#[test]
+fn a_vocabulary_with_duplicates_or_without_special_tokens() {
+    let folder = Golden::open().hugging_face_folder(None);
+    let path = folder.join("vocab.txt");
+    std::fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\na\nthe\n").unwrap();
+    let message = read_vocabulary(&path).unwrap_err().to_string();
+    assert!(message.ends_with("\"the\" stands on lines 6 and 8"), "{message}");
+    std::fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n").unwrap();
+    assert!(read_vocabulary(&path).unwrap_err().to_string().ends_with("[MASK] is missing"));
+}
+
+#[test]
+fn weights_that_are_no_numbers() {
+    let folder = Golden::open().hugging_face_folder(Some("seqcls"));
+    let name = "electra.embeddings.LayerNorm.bias";
+    edit_tensors(&folder, |mut tensors| {
+        tensors.insert(name, &[16], vec![f32::NAN; 16]);
+        tensors
+    });
+    let error = quantize(&Checkpoint::open(&folder).unwrap(), "", "").unwrap_err();
+    assert_eq!(error.to_string(), format!("tensor {name}: holds a value that is not finite"));
+}
+
+fn electret(arguments: &[&str], stdin: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_electret"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that refuses its input early closes the pipe.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn refused(arguments: &[&str], stdin: &[u8], code: i32, message: &str) {
+    let output = electret(arguments, stdin);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(stderr.contains(message), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn the_command_says_what_is_wrong() {
+    refused(&["detect", ""], b"", 1, "the text is empty");
+    refused(&["detect", "-"], b"fine text\n\xff\xfe\n", 1, "stdin, line 2: not UTF-8 text");
+    refused(&["detect", &"long ".repeat(2000)], b"", 1, "at most");
+    let line = [vec![b'a'; 10 << 20], b" word\n".to_vec()].concat();
+    assert!(electret(&["detect", "-"], &line).status.success(), "one word of 10 MB is one token");
+    let line = b"some words ".repeat(1 << 20);
+    refused(&["detect", "-"], &line, 1, "shorten it or allow truncation");
+    assert!(electret(&["detect", "--truncate", "-"], &line).status.success());
+    refused(&["detcet", "x"], b"", 2, "unrecognized subcommand");
+    refused(&["detect", "--treshold", "1", "x"], b"", 2, "--threshold");
+    refused(&["detect", "--model", "nowhere.electret", "x"], b"", 1, "nowhere.electret");
+    refused(&["classify", "--model", "models/electret-tiny.electret", "x"], b"", 1, "no classify head");
+    refused(&["plan", "--preset", "huge"], b"", 1, "tiny, small, base or large");
+    let empty = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("empty.electret");
+    std::fs::write(&empty, b"").unwrap();
+    refused(&["detect", "--model", empty.to_str().unwrap(), "x"], b"", 1, "should have 64 bytes and has 0");
+}
+
+#[test]
+fn json_is_one_object_and_offsets_are_the_callers() {
+    let text = "Où est 東京, naïve café?";
+    let output = electret(&["detect", "--json", text], b"");
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tokens = object["tokens"].as_array().unwrap();
+    assert!(tokens.len() > 5);
+    for token in tokens {
+        let span = token["start"].as_u64().unwrap() as usize..token["end"].as_u64().unwrap() as usize;
+        assert_eq!(token["text"], text[span]);
+        assert!((0.0..=1.0).contains(&token["replaced"].as_f64().unwrap()));
+    }
+}

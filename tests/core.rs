@@ -1,0 +1,240 @@
+//! What the core promises: no allocation, no byte beyond the plan, the same bits on every kernel
+//! set and block size, and the reference's answers within int8's reach.
+#![cfg(feature = "convert")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::golden::Golden;
+use electret::kernels::{self, Matmul, RowScale};
+use electret::quantize::{quantize, verify};
+use electret::text::Input;
+use electret::weights::{AlignedBytes, Channels, HeadKind, Tile};
+use electret::{Arena, ElectraConfig, Model, Plan, SMALL, Session, TINY};
+
+/// Counts what this thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SENTENCES: [&str; 4] = [
+    "The cat sat on the mat.",
+    "a",
+    "Où est l'école? 東京 — naïve café 👩‍👩‍👧, twice and thrice!",
+    "He said that he had never seen such a large ship in the harbour before, and that the small village on the northern bank was older than the church.",
+];
+
+/// The random ELECTRA of the golden files with one head.
+fn golden_model(head: &str) -> AlignedBytes {
+    let checkpoint = Golden::open().checkpoint(Some(head));
+    AlignedBytes::copy_of(&quantize(&checkpoint, "random", "none").unwrap())
+}
+
+#[test]
+fn nothing_allocates() {
+    let file = common::shipped_model();
+    let mut arena = AlignedBytes::zeroed(Plan::inference(&TINY, 64).bytes());
+    let before = ALLOCATIONS.get();
+    let model = Model::open(file.as_slice()).unwrap();
+    let mut session = Session::new(model, arena.as_mut_slice(), 64).unwrap();
+    for text in SENTENCES {
+        let input = Input { truncate: true, ..text.into() };
+        session.token_logits(HeadKind::Detect, input).unwrap();
+        session.embed(input, electret::tasks::Pooling::Mean).unwrap();
+    }
+    assert_eq!(ALLOCATIONS.get(), before, "the core allocated");
+}
+
+#[test]
+fn the_bytes_touched_are_the_plan() {
+    let file = common::shipped_model();
+    let model = Model::open(file.as_slice()).unwrap();
+    for (tokens, rows) in [(8, 1), (16, 8), (33, 4), (64, 16)] {
+        let plan = Plan::with_block_rows(model.config(), tokens, rows);
+        let mut arena = AlignedBytes::zeroed(plan.bytes() + 4096);
+        arena.as_mut_slice().fill(0xa5);
+        let mut session = Session::with(model, arena.as_mut_slice(), plan, kernels::best()).unwrap();
+        let input = Input { truncate: true, ..SENTENCES[3].into() };
+        session.token_logits(HeadKind::Detect, input).unwrap();
+        let untouched = &arena.as_slice()[plan.bytes()..];
+        assert!(untouched.iter().all(|&byte| byte == 0xa5), "a byte behind the plan was written");
+        // Every 4 KiB of the plan were needed, but for what a short text leaves.
+        let touched = arena.as_slice()[..plan.bytes()].iter().rposition(|&byte| byte != 0xa5).unwrap();
+        assert!(touched + 64 * 64 >= plan.bytes(), "{touched} of {} bytes were touched", plan.bytes());
+    }
+}
+
+#[test]
+fn arena_targets() {
+    const { assert!(Plan::inference(&SMALL, 128).bytes() <= 256 << 10) };
+    const { assert!(Plan::inference(&SMALL, 512).bytes() <= 1 << 20) };
+    static ARENA: Arena<{ Plan::inference(&TINY, 32).bytes() }> = Arena::new();
+    assert_eq!(size_of_val(&ARENA), Plan::inference(&TINY, 32).bytes());
+    assert!(ElectraConfig::preset("medium").is_none());
+}
+
+/// All logits of all heads over all sentences, as bits.
+fn bits(file: &AlignedBytes, plan: Plan, set: &'static kernels::KernelSet) -> Vec<u32> {
+    let model = Model::open(file.as_slice()).unwrap();
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut session = Session::with(model, arena.as_mut_slice(), plan, set).unwrap();
+    let mut bits = Vec::new();
+    for text in SENTENCES {
+        let input = Input { text, pair: Some(SENTENCES[0]), truncate: true };
+        let hidden = session.encode(input).unwrap().1;
+        bits.extend(hidden.iter().map(|x| x.to_bits()));
+        for head in model.root().heads.iter() {
+            match head.kind {
+                HeadKind::FillMask => {
+                    let (_, predictions) = session.fill_mask(input).unwrap();
+                    bits.extend(predictions.iter().flat_map(|p| [p.id, p.logit.to_bits()]));
+                }
+                kind => {
+                    let logits = session.token_logits(kind, input).unwrap().logits;
+                    bits.extend(logits.iter().map(|x| x.to_bits()));
+                }
+            }
+        }
+    }
+    bits
+}
+
+#[test]
+fn every_kernel_set_and_block_size_gives_the_same_bits() {
+    let scalar = kernels::available().next().unwrap();
+    println!("sets of this machine: {:?}", kernels::available().collect::<Vec<_>>());
+    let models = ["pretraining", "mlm", "seqcls", "tokcls", "qa"].map(golden_model);
+    for file in models.into_iter().chain([common::shipped_model()]) {
+        let config = *Model::open(file.as_slice()).unwrap().config();
+        let tokens = config.max_position_embeddings;
+        let expected = bits(&file, Plan::with_block_rows(&config, tokens, 1), scalar);
+        for set in kernels::available() {
+            for rows in [1, 3, 8, 32] {
+                let plan = Plan::with_block_rows(&config, tokens, rows);
+                assert!(bits(&file, plan, set) == expected, "{} with blocks of {rows} rows differs", set.name);
+            }
+        }
+    }
+}
+
+/// A deterministic stream of bytes.
+fn noise(seed: u64) -> impl Iterator<Item = u8> {
+    let mut state = seed | 1;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    })
+}
+
+#[test]
+fn every_kernel_set_equals_scalar_on_shapes_of_all_kinds() {
+    let scalar = kernels::available().next().unwrap();
+    let mut random = noise(7);
+    for case in 0..2_000 {
+        let rows = 1 + usize::from(random.next().unwrap()) % 19;
+        let width = 1 + usize::from(random.next().unwrap()) % 70;
+        let depth = 1 + usize::from(random.next().unwrap()) % 40;
+        let blocks = width.div_ceil(16);
+        // Every third case is extreme: all values at the end of their range.
+        let mut value = |extreme: i8| if case % 3 == 0 { extreme } else { random.next().unwrap() as i8 };
+        let a: Vec<i8> = (0..rows * depth * 8).map(|_| value(-128)).collect();
+        let tile = |value: &mut dyn FnMut(i8) -> i8| Tile(std::array::from_fn(|_| std::array::from_fn(|_| value(-127).max(-127))));
+        let tiles: Vec<Tile> = (0..blocks * depth).map(|_| tile(&mut value)).collect();
+        let channels: Vec<Channels> = (0..blocks)
+            .map(|block| {
+                let mut channels = Channels { scale: [0.0; 16], bias: [0.0; 16], column_sum: [0; 16] };
+                for lane in 0..16 {
+                    channels.scale[lane] = (lane + 1) as f32 * 1.7e-3;
+                    channels.bias[lane] = lane as f32 - 7.3;
+                    let sums = tiles[block * depth..(block + 1) * depth].iter().flat_map(|tile| tile.0[lane]);
+                    channels.column_sum[lane] = sums.map(i32::from).sum();
+                }
+                channels
+            })
+            .collect();
+        let scales: Vec<RowScale> = (0..rows)
+            .map(|row| RowScale { scale: 0.013 * (row + 1) as f32, zero_point: (row as i32 * 37) % 256 - 128 })
+            .collect();
+        let run = |set: &kernels::KernelSet| {
+            let mut out = vec![f32::NAN; rows * width];
+            (set.matmul)(Matmul { rows: &a, row_scales: &scales, tiles: &tiles, channels: &channels, out: &mut out, width });
+            out.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        let expected = run(scalar);
+        for set in kernels::available() {
+            assert!(run(set) == expected, "{}: matmul {rows} × {} × {width}", set.name, depth * 8);
+        }
+        let x: Vec<f32> = a.iter().take(width * 3).map(|&v| f32::from(v) * 0.37).collect();
+        let weight = vec![1.3_f32; x.len()];
+        let primitives = |set: &kernels::KernelSet| {
+            let mut bits = Vec::new();
+            let mut keep = |values: &[f32]| bits.extend(values.iter().map(|x| x.to_bits()));
+            for apply in [set.gelu, set.softmax] {
+                let mut y = x.clone();
+                apply(&mut y);
+                keep(&y);
+            }
+            let mut y = x.clone();
+            (set.layer_norm)(&mut y, &weight, &weight, 1e-12);
+            (set.add)(&mut y, &x);
+            keep(&y);
+            let mut q = vec![0i8; x.len().next_multiple_of(8)];
+            let scale = (set.quantize)(&x, &mut q);
+            keep(&[scale.scale, scale.zero_point as f32]);
+            keep(&q.iter().map(|&q| f32::from(q)).collect::<Vec<_>>());
+            keep(&[(set.quantize_symmetric)(&x, &mut q)]);
+            keep(&q.iter().map(|&q| f32::from(q)).collect::<Vec<_>>());
+            bits
+        };
+        let expected = primitives(scalar);
+        for set in kernels::available() {
+            assert!(primitives(set) == expected, "{}: f32 primitives on {} values", set.name, x.len());
+        }
+    }
+}
+
+#[test]
+fn polynomials() {
+    let (mut worst_exp, mut worst_erf) = (0.0_f64, 0.0_f64);
+    for step in -800_000..=800_000 {
+        let x = step as f32 * 1e-4;
+        let exact = f64::from(x).exp();
+        let ulp = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
+        worst_exp = worst_exp.max((f64::from(kernels::lanes::exp(x)) - exact).abs() / ulp);
+        worst_erf = worst_erf.max((f64::from(kernels::lanes::erf(x)) - libm::erf(x.into())).abs());
+    }
+    println!("exp: {worst_exp:.2} ulp, erf: {worst_erf:.2e} absolute");
+    assert!(worst_exp <= 2.0 && worst_erf <= 4e-7);
+}
+
+#[test]
+fn int8_stays_near_the_reference() {
+    for head in ["pretraining", "mlm", "seqcls", "tokcls", "qa"] {
+        let checkpoint = Golden::open().checkpoint(Some(head));
+        let file = golden_model(head);
+        let texts = SENTENCES.map(str::to_owned);
+        let report = verify(Model::open(file.as_slice()).unwrap(), &checkpoint, &texts).unwrap();
+        assert!(report.min_cosine > 0.999, "{head}: {report:?}");
+        assert!(report.layers.iter().all(|layer| layer.relative_error < 0.03), "{head}: {report:?}");
+    }
+}
