@@ -78,7 +78,10 @@ impl fmt::Display for Error {
                 "the model's bytes must start at a multiple of 64; place them with `Aligned` or map the file",
             ),
             Self::FileTruncated { expected, found } => {
-                write!(f, "payload_length: the file should have {expected} bytes and has {found}; copy it again")
+                write!(
+                    f,
+                    "payload_length: the file should have {expected} bytes and has {found}; copy it again"
+                )
             }
             Self::NotAnElectretFile => {
                 f.write_str("magic: this is no .electret file; make one with `electret convert`")
@@ -91,9 +94,9 @@ impl fmt::Display for Error {
             ),
             Self::HeaderDamaged => f.write_str("header_crc: the header is damaged; copy the file again"),
             Self::PayloadDamaged => f.write_str("payload_crc: the file is damaged; copy it again"),
-            Self::InvalidArchive => {
-                f.write_str("payload: offsets or lengths point outside the file; it was not written by electret")
-            }
+            Self::InvalidArchive => f.write_str(
+                "payload: offsets or lengths point outside the file; it was not written by electret",
+            ),
             Self::InvalidModel { field, index } => {
                 write!(f, "{field} ({index}): contradicts the model's config")
             }
@@ -105,7 +108,9 @@ impl fmt::Display for Error {
                 f,
                 "the arena has {found} bytes where {needed} are needed; enlarge it or plan for fewer tokens"
             ),
-            Self::ArenaMisaligned => f.write_str("the arena must start at a multiple of 64 bytes; use `Arena`"),
+            Self::ArenaMisaligned => {
+                f.write_str("the arena must start at a multiple of 64 bytes; use `Arena`")
+            }
             Self::SequenceTooLong { tokens, limit } => {
                 write!(f, "the text has {tokens} tokens, at most {limit} fit; shorten it or allow truncation")
             }

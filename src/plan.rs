@@ -4,11 +4,11 @@
 //! else is worked in blocks of rows. A larger block shares each pass over the weights among more
 //! tokens, and costs `block_rows · (intermediate + hidden)` floats.
 
+use crate::ElectraConfig;
 use crate::arena::bytes_of;
 use crate::kernels::RowScale;
 use crate::text::Token;
 use crate::weights::{Channels, Tile};
-use crate::ElectraConfig;
 
 /// Rows that are worked together unless asked otherwise.
 pub const BLOCK_ROWS: usize = 8;

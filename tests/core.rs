@@ -129,7 +129,11 @@ fn every_kernel_set_and_block_size_gives_the_same_bits() {
         for set in kernels::available() {
             for rows in [1, 3, 8, 32] {
                 let plan = Plan::with_block_rows(&config, tokens, rows);
-                assert!(bits(&file, plan, set) == expected, "{} with blocks of {rows} rows differs", set.name);
+                assert!(
+                    bits(&file, plan, set) == expected,
+                    "{} with blocks of {rows} rows differs",
+                    set.name
+                );
             }
         }
     }
@@ -158,7 +162,9 @@ fn every_kernel_set_equals_scalar_on_shapes_of_all_kinds() {
         // Every third case is extreme: all values at the end of their range.
         let mut value = |extreme: i8| if case % 3 == 0 { extreme } else { random.next().unwrap() as i8 };
         let a: Vec<i8> = (0..rows * depth * 8).map(|_| value(-128)).collect();
-        let tile = |value: &mut dyn FnMut(i8) -> i8| Tile(std::array::from_fn(|_| std::array::from_fn(|_| value(-127).max(-127))));
+        let tile = |value: &mut dyn FnMut(i8) -> i8| {
+            Tile(std::array::from_fn(|_| std::array::from_fn(|_| value(-127).max(-127))))
+        };
         let tiles: Vec<Tile> = (0..blocks * depth).map(|_| tile(&mut value)).collect();
         let channels: Vec<Channels> = (0..blocks)
             .map(|block| {
@@ -173,11 +179,21 @@ fn every_kernel_set_equals_scalar_on_shapes_of_all_kinds() {
             })
             .collect();
         let scales: Vec<RowScale> = (0..rows)
-            .map(|row| RowScale { scale: 0.013 * (row + 1) as f32, zero_point: (row as i32 * 37) % 256 - 128 })
+            .map(|row| RowScale {
+                scale: 0.013 * (row + 1) as f32,
+                zero_point: (row as i32 * 37) % 256 - 128,
+            })
             .collect();
         let run = |set: &kernels::KernelSet| {
             let mut out = vec![f32::NAN; rows * width];
-            (set.matmul)(Matmul { rows: &a, row_scales: &scales, tiles: &tiles, channels: &channels, out: &mut out, width });
+            (set.matmul)(Matmul {
+                rows: &a,
+                row_scales: &scales,
+                tiles: &tiles,
+                channels: &channels,
+                out: &mut out,
+                width,
+            });
             out.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
         };
         let expected = run(scalar);

@@ -56,7 +56,14 @@ fn last_hidden(checkpoint: &Checkpoint, sequence: &Sequence) -> Array2<f32> {
 
 fn lines(path: &str, column: usize, count: usize) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(common::shared(path)?).unwrap();
-    Some(text.lines().skip(1).filter_map(|line| line.split('\t').nth(column)).take(count).map(str::to_owned).collect())
+    Some(
+        text.lines()
+            .skip(1)
+            .filter_map(|line| line.split('\t').nth(column))
+            .take(count)
+            .map(str::to_owned)
+            .collect(),
+    )
 }
 
 #[test]
@@ -66,7 +73,11 @@ fn bert_tiny_in_f32_is_pytorchs() {
     for case in cases()["cases"].as_array().unwrap() {
         let hidden = last_hidden(&checkpoint, &sequence(case));
         let expected = &case["bert_tiny"];
-        common::assert_close(hidden.row(0).iter().take(8), floats(&expected["cls_hidden_first8"]).iter(), 1e-4);
+        common::assert_close(
+            hidden.row(0).iter().take(8),
+            floats(&expected["cls_hidden_first8"]).iter(),
+            1e-4,
+        );
         let mean = hidden.mean().unwrap();
         assert!((mean - expected["hidden_mean"].as_f64().unwrap() as f32).abs() < 1e-4);
         let logits = Reference(&checkpoint).logits(head, hidden.view()).unwrap();
@@ -85,7 +96,11 @@ fn mini_lm_in_f32_is_pytorchs() {
     for case in cases()["cases"].as_array().unwrap() {
         let hidden = last_hidden(&checkpoint, &sequence(case));
         let expected = &case["minilm"];
-        common::assert_close(hidden.row(0).iter().take(8), floats(&expected["cls_hidden_first8"]).iter(), 1e-4);
+        common::assert_close(
+            hidden.row(0).iter().take(8),
+            floats(&expected["cls_hidden_first8"]).iter(),
+            1e-4,
+        );
         let mean = hidden.mean_axis(Axis(0)).unwrap();
         let mean = &mean / mean.dot(&mean).sqrt();
         let pooled = floats(&expected["mean_pooled_normalised_first8"]);
@@ -117,7 +132,10 @@ fn mini_lm_in_int8_keeps_its_embeddings() {
     let file = AlignedBytes::copy_of(&quantize(&checkpoint, "", "").unwrap());
     let model = Model::open(file.as_slice()).unwrap();
     let report = verify(model, &checkpoint, &texts).unwrap();
-    println!("{} sentences: cosine min {:.5}, mean {:.5}", report.sentences, report.min_cosine, report.mean_cosine);
+    println!(
+        "{} sentences: cosine min {:.5}, mean {:.5}",
+        report.sentences, report.min_cosine, report.mean_cosine
+    );
     assert!(report.sentences >= 990 && report.mean_cosine >= 0.998, "{report:?}");
 
     let plan = Plan::inference(model.config(), 128);

@@ -5,9 +5,9 @@ mod common;
 
 use std::fmt::Write;
 
+use electret::Model;
 use electret::import::read_vocabulary;
 use electret::quantize::vocabulary_archive;
-use electret::Model;
 use electret::text::{Input, SpecialTokens, Token, Tokenizer};
 use electret::weights::AlignedBytes;
 use tokenizers::models::wordpiece::WordPiece;
@@ -88,13 +88,61 @@ impl Both {
 /// controls, very long words, mixed with plain words.
 fn random_string(random: &mut Random) -> String {
     let ranges: [(u32, u32); 16] = [
-        (0x20, 0x7e), (0x61, 0x7a), (0x00, 0x1f), (0xa0, 0x17f), (0x300, 0x36f), (0x370, 0x3ff),
-        (0x590, 0x6ff), (0x900, 0xdff), (0x1100, 0x11ff), (0x1e00, 0x1fff), (0x2000, 0x2fff),
-        (0x3000, 0x30ff), (0x4e00, 0x9fff), (0xac00, 0xd7a3), (0xf900, 0xffff), (0x1_0000, 0x10_ffff),
+        (0x20, 0x7e),
+        (0x61, 0x7a),
+        (0x00, 0x1f),
+        (0xa0, 0x17f),
+        (0x300, 0x36f),
+        (0x370, 0x3ff),
+        (0x590, 0x6ff),
+        (0x900, 0xdff),
+        (0x1100, 0x11ff),
+        (0x1e00, 0x1fff),
+        (0x2000, 0x2fff),
+        (0x3000, 0x30ff),
+        (0x4e00, 0x9fff),
+        (0xac00, 0xd7a3),
+        (0xf900, 0xffff),
+        (0x1_0000, 0x10_ffff),
     ];
-    let special = ['\u{200d}', '\u{fe0f}', '\u{1f469}', '\u{1f3fd}', '\u{0}', '\u{fffd}', '\u{ad}', 'İ', 'ß', 'ﬁ', 'Å', '가',
-                   '\u{1d15f}', '\u{1d165}', '\u{302e}', '\u{1b44}', '\u{94d}', '\u{85}', '\u{a0}', '\u{3000}', '\u{344}', '\u{cc0}'];
-    let words = ["the", "Unaffable", "naïve", "CAFÉ", "don't", "e\u{301}\u{323}", "東京", "мир", "مرحبا", "हिन्दी", "[SEP]", "##ing"];
+    let special = [
+        '\u{200d}',
+        '\u{fe0f}',
+        '\u{1f469}',
+        '\u{1f3fd}',
+        '\u{0}',
+        '\u{fffd}',
+        '\u{ad}',
+        'İ',
+        'ß',
+        'ﬁ',
+        'Å',
+        '가',
+        '\u{1d15f}',
+        '\u{1d165}',
+        '\u{302e}',
+        '\u{1b44}',
+        '\u{94d}',
+        '\u{85}',
+        '\u{a0}',
+        '\u{3000}',
+        '\u{344}',
+        '\u{cc0}',
+    ];
+    let words = [
+        "the",
+        "Unaffable",
+        "naïve",
+        "CAFÉ",
+        "don't",
+        "e\u{301}\u{323}",
+        "東京",
+        "мир",
+        "مرحبا",
+        "हिन्दी",
+        "[SEP]",
+        "##ing",
+    ];
     let mut text = String::new();
     for _ in 0..random.below(24) {
         match random.below(8) {

@@ -30,9 +30,8 @@ fn ranges(out: &mut String, name: &str, doc: &str, class: impl Fn(char) -> bool)
 }
 
 fn generate() -> String {
-    let mut out = String::from(
-        "//! Unicode as Hugging Face's tokenisers see it; made by `tests/unicode_tables.rs`.\n",
-    );
+    let mut out =
+        String::from("//! Unicode as Hugging Face's tokenisers see it; made by `tests/unicode_tables.rs`.\n");
     ranges(&mut out, "OTHER", "General category C: control, format, private use, unassigned.", |c| {
         c.is_other()
     });

@@ -24,12 +24,7 @@ pub struct Attention<'a> {
 }
 
 impl<'a> Attention<'a> {
-    pub fn new(
-        layer: &'a Layer,
-        config: &'a ElectraConfig,
-        kernels: &'a KernelSet,
-        length: usize,
-    ) -> Self {
+    pub fn new(layer: &'a Layer, config: &'a ElectraConfig, kernels: &'a KernelSet, length: usize) -> Self {
         Self { layer, config, kernels, length }
     }
 
@@ -45,13 +40,7 @@ impl<'a> Attention<'a> {
 
     /// Computes and packs the keys and values of a block of rows `x` `[n, hidden]` whose first is
     /// token `first`. Blocks come in order.
-    pub fn keys_and_values(
-        &self,
-        cache: &mut KeyValues<'_>,
-        block: &mut Block<'_>,
-        first: usize,
-        x: &[f32],
-    ) {
+    pub fn keys_and_values(&self, cache: &mut KeyValues<'_>, block: &mut Block<'_>, first: usize, x: &[f32]) {
         let (hidden, head_size) = (self.config.hidden_size, self.config.head_size());
         block.quantize(self.kernels, x, hidden);
         let out = block.wide.get_mut(..x.len()).unwrap_or_default();
@@ -128,11 +117,8 @@ impl<'a> Attention<'a> {
         let scores = rest.get_mut(..n * self.length).unwrap_or_default();
         product(kernels, block.rows, block.scales, &self.layer.query, query);
         for head in 0..self.config.num_attention_heads {
-            let scratch = HeadScratch {
-                rows: &mut *block.rows,
-                scales: &mut *block.scales,
-                out: &mut *block.narrow,
-            };
+            let scratch =
+                HeadScratch { rows: &mut *block.rows, scales: &mut *block.scales, out: &mut *block.narrow };
             self.attend_head(cache, head, scratch, query, scores, context);
         }
         block.quantize_context(kernels, n, hidden);

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{ImportError, Tensors, read_vocabulary};
+use crate::ElectraConfig;
 use crate::text::SpecialTokens;
 use crate::weights::HeadKind;
-use crate::ElectraConfig;
 
 /// Everything a folder holds, in f32.
 #[derive(Clone, Debug)]
@@ -149,7 +149,8 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
         path: index.clone(),
         message: "weight_map: missing".to_owned(),
     })?;
-    let mut files: Vec<PathBuf> = map.values().filter_map(Value::as_str).map(|file| folder.join(file)).collect();
+    let mut files: Vec<PathBuf> =
+        map.values().filter_map(Value::as_str).map(|file| folder.join(file)).collect();
     files.sort();
     files.dedup();
     Ok(files)
@@ -174,7 +175,8 @@ fn parse_config(json: &Value) -> Result<ElectraConfig, ImportError> {
         return error("position_embedding_type", format!("{other:?}; only \"absolute\" is supported"));
     }
     let hidden_size = size("hidden_size")?;
-    let embedding_size = if json.get("embedding_size").is_some() { size("embedding_size")? } else { hidden_size };
+    let embedding_size =
+        if json.get("embedding_size").is_some() { size("embedding_size")? } else { hidden_size };
     let num_attention_heads = size("num_attention_heads")?;
     if !hidden_size.is_multiple_of(num_attention_heads) {
         return error("num_attention_heads", format!("{num_attention_heads} does not divide {hidden_size}"));
@@ -203,8 +205,15 @@ fn is_uncased(folder: &Path) -> Result<bool, ImportError> {
 
 /// A tensor's name in ELECTRA's terms; `None` for what no head here needs.
 fn electra_name(name: &str) -> Option<String> {
-    let name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias");
-    let unneeded = ["position_ids", "pooler.", "seq_relationship", "cls.predictions.decoder", "generator_lm_head.weight"];
+    let name =
+        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias");
+    let unneeded = [
+        "position_ids",
+        "pooler.",
+        "seq_relationship",
+        "cls.predictions.decoder",
+        "generator_lm_head.weight",
+    ];
     if unneeded.iter().any(|part| name.contains(part)) {
         return None;
     }
@@ -287,10 +296,8 @@ fn labels(json: &Value) -> Vec<String> {
     let Some(map) = json.get("id2label").and_then(Value::as_object) else {
         return numbered(json.get("num_labels").and_then(Value::as_u64).unwrap_or(2));
     };
-    let mut labels: Vec<(usize, String)> = map
-        .iter()
-        .filter_map(|(id, label)| Some((id.parse().ok()?, label.as_str()?.to_owned())))
-        .collect();
+    let mut labels: Vec<(usize, String)> =
+        map.iter().filter_map(|(id, label)| Some((id.parse().ok()?, label.as_str()?.to_owned()))).collect();
     labels.sort();
     labels.into_iter().map(|(_, label)| label).collect()
 }

@@ -1,24 +1,17 @@
 //! x86-64 with AVX2: bytes widen to 16 bits and `vpmaddwd` adds pairs of products, exactly.
 
 use core::arch::x86_64::{
-    __m128i, __m256i, _mm_loadl_epi64, _mm_loadu_si128, _mm256_add_epi32, _mm256_broadcastsi128_si256,
-    _mm256_cvtepi8_epi16, _mm256_madd_epi16, _mm256_setzero_si256, _mm256_storeu_si256, _mm_cvtepi8_epi16,
+    __m128i, __m256i, _mm_cvtepi8_epi16, _mm_loadl_epi64, _mm_loadu_si128, _mm256_add_epi32,
+    _mm256_broadcastsi128_si256, _mm256_cvtepi8_epi16, _mm256_madd_epi16, _mm256_setzero_si256,
+    _mm256_storeu_si256,
 };
 
 use super::{KernelSet, Matmul, lanes, vectorised};
 use crate::kernels::RowScale;
 use crate::weights::{Channels, Tile};
 
-static KERNELS: KernelSet = KernelSet {
-    name: "avx2",
-    matmul,
-    gelu,
-    softmax,
-    layer_norm,
-    add,
-    quantize,
-    quantize_symmetric,
-};
+static KERNELS: KernelSet =
+    KernelSet { name: "avx2", matmul, gelu, softmax, layer_norm, add, quantize, quantize_symmetric };
 
 /// The set, where this processor has the instructions.
 pub fn detect() -> Option<&'static KernelSet> {

@@ -4,10 +4,10 @@
 //! 128 column sums come off again with the zero point, in exact integers.
 
 use core::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-    _mm512_load_si512, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_mul_ps, _mm512_mullo_epi32,
-    _mm512_permutex2var_epi32, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps,
-    _mm512_setr_epi32, _mm512_setzero_si512, _mm512_sub_epi32,
+    __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_load_si512,
+    _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_permutex2var_epi32,
+    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_si512,
+    _mm512_sub_epi32,
 };
 
 use super::{KernelSet, Matmul, lanes, vectorised};
@@ -17,16 +17,8 @@ use crate::weights::{Channels, Tile};
 /// Rows that share one pass over the weights: 16 accumulators.
 const ROWS: usize = 8;
 
-static KERNELS: KernelSet = KernelSet {
-    name: "avx512vnni",
-    matmul,
-    gelu,
-    softmax,
-    layer_norm,
-    add,
-    quantize,
-    quantize_symmetric,
-};
+static KERNELS: KernelSet =
+    KernelSet { name: "avx512vnni", matmul, gelu, softmax, layer_norm, add, quantize, quantize_symmetric };
 
 /// The set, where this processor has the instructions.
 pub fn detect() -> Option<&'static KernelSet> {

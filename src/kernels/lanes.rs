@@ -73,12 +73,12 @@ pub fn exp(x: f32) -> f32 {
     let shifted = x * core::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     // ln 2 in two parts, the first short enough that n times it is exact
-    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let p = 1.383_683_5e-3_f32;
     let p = p * r + 8.374_824e-3;
     let p = p * r + 4.166_822_6e-2;
     let p = p * r + 0.166_664_2;
-    let p = p * r + 0.499_999_92;
+    let p = p * r + 0.499_999_9;
     let p = p * r + 1.0;
     let p = p * r + 1.0;
     let two_to_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
@@ -97,7 +97,7 @@ pub fn erf(x: f32) -> f32 {
     let p = p * t + 3.779_587_3e-3;
     let p = p * t + 5.279_022e-2;
     let p = p * t + 0.190_783_32;
-    let p = p * t + 1.128_379_1;
+    let p = p * t + core::f32::consts::FRAC_2_SQRT_PI;
     let q = 3.800_409_5e-5_f32;
     let q = q * t + 1.165_207_5e-3;
     let q = q * t + 1.499_739_4e-2;

@@ -4,14 +4,16 @@ mod pack;
 mod report;
 mod trie;
 
-pub use trie::vocabulary_archive;
 pub use report::{HeadReport, LayerReport, Report, cosine, verify};
+pub use trie::vocabulary_archive;
 
 use ndarray::ArrayView2;
 
 use crate::import::{Checkpoint, HeadTensors, ImportError};
 use crate::kernels::KernelSet;
-use crate::weights::owned::{AlignedBytes, Check, Config, Embeddings, Head, Layer, Linear, Norm, Provenance, Root};
+use crate::weights::owned::{
+    AlignedBytes, Check, Config, Embeddings, Head, Layer, Linear, Norm, Provenance, Root,
+};
 use crate::{Error, Model, Plan, Session};
 
 /// Sentences that every converted model carries with the result it must give.
@@ -132,9 +134,10 @@ fn embeddings(checkpoint: &Checkpoint) -> Result<Embeddings, ImportError> {
     let values = |(name, rows): (String, usize)| -> Result<Vec<f32>, ImportError> {
         Ok(tensors.matrix(&name, [rows, width])?.iter().copied().collect())
     };
-    let projection = checkpoint.config.has_projection().then(|| {
-        linear(checkpoint, "electra.embeddings_project", checkpoint.config.hidden_size, width)
-    });
+    let projection = checkpoint
+        .config
+        .has_projection()
+        .then(|| linear(checkpoint, "electra.embeddings_project", checkpoint.config.hidden_size, width));
     Ok(Embeddings {
         words: pack::linear(tensors.matrix(&words.0, [words.1, width])?, &bias),
         positions: values(positions)?,

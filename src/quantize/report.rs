@@ -131,7 +131,8 @@ impl<'a> Comparison<'a> {
         let hidden = self.checkpoint.config.hidden_size;
         let ours = Array2::from_shape_vec((length, hidden), workspace.residual[..length * hidden].to_vec())
             .expect("length · hidden values");
-        self.cosines.push(cosine(ours.sum_axis(ndarray::Axis(0)).view(), last.sum_axis(ndarray::Axis(0)).view()));
+        self.cosines
+            .push(cosine(ours.sum_axis(ndarray::Axis(0)).view(), last.sum_axis(ndarray::Axis(0)).view()));
         self.tokens += length;
         for index in 0..self.checkpoint.heads.len() {
             self.compare_head(index, &tokens, last)?;
@@ -139,7 +140,12 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    fn compare_head(&mut self, index: usize, tokens: &[Token], hidden: &Array2<f32>) -> Result<(), QuantizeError> {
+    fn compare_head(
+        &mut self,
+        index: usize,
+        tokens: &[Token],
+        hidden: &Array2<f32>,
+    ) -> Result<(), QuantizeError> {
         let head = &self.checkpoint.heads[index];
         let reference = Reference(self.checkpoint);
         let mut session = Session::with(self.model, self.arena.as_mut_slice(), self.plan, kernels::best())?;

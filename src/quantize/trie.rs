@@ -60,6 +60,7 @@ pub fn vocabulary(pieces: &[String], special: &SpecialTokens, uncased: bool, row
 /// A vocabulary by itself, as [`access_vocabulary`](crate::weights::access_vocabulary) reads it:
 /// a tokeniser without a model.
 pub fn vocabulary_archive(pieces: &[String], special: &SpecialTokens, uncased: bool) -> AlignedBytes {
-    let Ok(bytes) = rkyv::to_bytes::<rkyv::rancor::Panic>(&vocabulary(pieces, special, uncased, pieces.len()));
+    let Ok(bytes) =
+        rkyv::to_bytes::<rkyv::rancor::Panic>(&vocabulary(pieces, special, uncased, pieces.len()));
     AlignedBytes::copy_of(&bytes)
 }

@@ -70,7 +70,12 @@ impl Reference<'_> {
     }
 
     /// softmax(QKᵀ / √d + mask)·V, head by head.
-    fn attention(&self, name: &str, x: &Array2<f32>, sequence: &Sequence) -> Result<Array2<f32>, ImportError> {
+    fn attention(
+        &self,
+        name: &str,
+        x: &Array2<f32>,
+        sequence: &Sequence,
+    ) -> Result<Array2<f32>, ImportError> {
         let (hidden, size) = (self.0.config.hidden_size, self.0.config.head_size());
         let query = self.linear(&format!("{name}.query"), x.view(), hidden)?;
         let key = self.linear(&format!("{name}.key"), x.view(), hidden)?;
@@ -88,7 +93,11 @@ impl Reference<'_> {
 
     /// The logits of a head from hidden states `[tokens, hidden]`: `[tokens, labels]`, or
     /// `[tokens, vocab_size]` of a fill-mask head.
-    pub fn logits(&self, head: &HeadTensors, hidden: ArrayView2<'_, f32>) -> Result<Array2<f32>, ImportError> {
+    pub fn logits(
+        &self,
+        head: &HeadTensors,
+        hidden: ArrayView2<'_, f32>,
+    ) -> Result<Array2<f32>, ImportError> {
         let mut x = hidden.to_owned();
         if let Some((name, width)) = head.dense {
             x = self.linear(name, x.view(), width)?.mapv_into(gelu);

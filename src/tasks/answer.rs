@@ -29,7 +29,8 @@ impl Session<'_, '_> {
         let input = Input { text: question, pair: Some(context), truncate: true };
         let TokenLogits { tokens, logits } = self.token_logits(HeadKind::Answer, input)?;
         let (logits, _) = logits.as_chunks::<2>();
-        let context = || tokens.iter().zip(logits).filter(|(token, _)| token.type_id == 1 && token.special == 0);
+        let context =
+            || tokens.iter().zip(logits).filter(|(token, _)| token.type_id == 1 && token.special == 0);
         let mut best: Option<Answer> = None;
         for (index, (first, [start_logit, _])) in context().enumerate() {
             for (last, [_, end_logit]) in context().skip(index).take(MAX_ANSWER_TOKENS) {

@@ -25,8 +25,7 @@ impl Session<'_, '_> {
             Pooling::Mean => length,
             Pooling::First => 1,
         };
-        let (first, rest) =
-            workspace.residual.split_at_mut_checked(hidden).unwrap_or_default();
+        let (first, rest) = workspace.residual.split_at_mut_checked(hidden).unwrap_or_default();
         for row in rest.chunks_exact(hidden).take(count - 1) {
             for (sum, &x) in first.iter_mut().zip(row) {
                 *sum += x;

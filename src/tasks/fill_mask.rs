@@ -5,8 +5,8 @@ use crate::Error;
 use crate::encoder::{Workspace, quantize_rows};
 use crate::kernels::{KernelSet, Matmul};
 use crate::text::{Input, Token};
-use crate::weights::{HeadKind, Model};
 use crate::weights::format::Head;
+use crate::weights::{HeadKind, Model};
 
 /// The likeliest piece at a position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]

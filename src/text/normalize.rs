@@ -69,8 +69,14 @@ struct Mark {
 
 /// Cuts `text` into words and hands each to `take`. `text` is at most 4 GiB long.
 pub fn words(text: &str, uncased: bool, take: impl FnMut(&Word)) {
-    let mut cutter =
-        Cutter { uncased, take, word: Word::default(), marks: Vec::new(), origins: Vec::new(), last: Span::default() };
+    let mut cutter = Cutter {
+        uncased,
+        take,
+        word: Word::default(),
+        marks: Vec::new(),
+        origins: Vec::new(),
+        last: Span::default(),
+    };
     for (start, char) in text.char_indices() {
         let span = Span { start: start as u32, end: (start + char.len_utf8()) as u32 };
         cutter.push(char, span);

@@ -69,9 +69,8 @@ impl<B: AutodiffBackend> Checkpoint<B> {
 
 /// The weights of a run's newest checkpoint on the host, with its step.
 pub fn newest_weights(folder: &Path) -> Result<(usize, Tensors)> {
-    let (step, path) = checkpoints(folder)?
-        .pop()
-        .with_context(|| format!("{}: no checkpoint here", folder.display()))?;
+    let (step, path) =
+        checkpoints(folder)?.pop().with_context(|| format!("{}: no checkpoint here", folder.display()))?;
     let mut all = Tensors::default();
     all.read(&path)?;
     Ok((step, all.renamed(|name| (!name.starts_with("adam.")).then(|| name.to_owned()))))

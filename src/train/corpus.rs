@@ -98,9 +98,8 @@ pub fn build(options: &BuildOptions) -> Result<Manifest> {
         loop {
             let more = reader.next_batch(&mut lines)?;
             let sentences: Vec<&str> = lines.iter().flat_map(|line| sentences(line)).collect();
-            let encodings = tokenizer
-                .encode_batch_fast(sentences.clone(), false)
-                .map_err(|error| anyhow!("{error}"))?;
+            let encodings =
+                tokenizer.encode_batch_fast(sentences.clone(), false).map_err(|error| anyhow!("{error}"))?;
             for (sentence, encoding) in sentences.iter().zip(&encodings) {
                 let shard = if documents % HELDOUT_EVERY == 0 { &mut heldout } else { &mut train };
                 let example = if sentence.is_empty() {
@@ -178,7 +177,10 @@ fn train_vocabulary(options: &BuildOptions, path: &Path) -> Result<()> {
 fn open_tokenizer(path: &Path) -> Result<(Tokenizer, SpecialTokens, usize)> {
     let (pieces, special) = read_vocabulary(path)?;
     let vocab = pieces.iter().zip(0u32..).map(|(piece, id)| (piece.clone(), id));
-    let model = WordPiece::builder().vocab(vocab.collect::<ahash::AHashMap<_, _>>()).unk_token("[UNK]".to_owned()).build();
+    let model = WordPiece::builder()
+        .vocab(vocab.collect::<ahash::AHashMap<_, _>>())
+        .unk_token("[UNK]".to_owned())
+        .build();
     let mut tokenizer = Tokenizer::new(model.map_err(|error| anyhow!("{error}"))?);
     tokenizer.with_normalizer(Some(BertNormalizer::default()));
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
@@ -193,8 +195,8 @@ fn sentences(line: &str) -> Vec<&str> {
     for (at, mark) in line.match_indices(['.', '!', '?']) {
         let after = &line[at + mark.len()..];
         let mut next = after.chars();
-        let opens = next.next() == Some(' ')
-            && next.next().is_some_and(|c| c.is_uppercase() || c == '"' || c == '“');
+        let opens =
+            next.next() == Some(' ') && next.next().is_some_and(|c| c.is_uppercase() || c == '"' || c == '“');
         if opens {
             found.push(line[start..at + mark.len()].trim());
             start = at + mark.len() + 1;
@@ -354,13 +356,14 @@ impl Corpus {
         let json = std::fs::read(&path).with_context(|| {
             format!("{}: no corpus here; make one with `electret corpus build`", path.display())
         })?;
-        let manifest: Manifest =
-            serde_json::from_slice(&json).with_context(|| path.display().to_string())?;
+        let manifest: Manifest = serde_json::from_slice(&json).with_context(|| path.display().to_string())?;
         let (pieces, special) = read_vocabulary(&folder.join("vocab.txt"))?;
         ensure!(
             pieces.len() == manifest.vocab_size,
             "{}: vocab.txt has {} pieces where corpus.json says {}",
-            folder.display(), pieces.len(), manifest.vocab_size
+            folder.display(),
+            pieces.len(),
+            manifest.vocab_size
         );
         let open = |name, examples| Examples::open(&folder.join(name), &manifest, examples);
         Ok(Self {
@@ -402,7 +405,10 @@ impl Examples {
         let record = 2 + manifest.sequence;
         ensure!(
             map.len() == count * record * 2,
-            "{}: {} bytes where corpus.json says {}", path.display(), map.len(), count * record * 2
+            "{}: {} bytes where corpus.json says {}",
+            path.display(),
+            map.len(),
+            count * record * 2
         );
         Ok(Self { map, record, count })
     }

@@ -72,10 +72,10 @@ impl<B: Backend> Network<'_, B> {
         let words = table("word_embeddings").select(0, batch.input_ids.clone().flatten(0, 1));
         // Positions repeat down the batch and segments are few: broadcasting them spares two
         // gathers, whose backward is slow on every backend.
-        let positions = table("position_embeddings").slice([0..sequence]);
+        let positions = table("position_embeddings").narrow(0, 0, sequence);
         let types = table("token_type_embeddings");
-        let first = types.clone().slice([0..1]);
-        let step = types.slice([1..2]) - first.clone();
+        let first = types.clone().narrow(0, 0, 1);
+        let step = types.narrow(0, 1, 1) - first.clone();
         let segment = batch.token_type_ids.clone().float().reshape([size * sequence, 1]);
         let words = words.reshape([size, sequence, width]) + (positions + first).unsqueeze();
         let sum = words.reshape([size * sequence, width]) + segment * step;

@@ -67,12 +67,7 @@ impl Masked {
     /// As in the recipe, positions are drawn with replacement from all tokens other than `[CLS]`,
     /// `[SEP]` and `[MASK]`; round(tokens · `mask_prob`) of them, at least one and at most
     /// ⌊(`mask_prob` + 0.005) · sequence⌋.
-    pub fn draw(
-        examples: &[Example],
-        special: &SpecialTokens,
-        mask_prob: f64,
-        rng: &mut impl Rng,
-    ) -> Self {
+    pub fn draw(examples: &[Example], special: &SpecialTokens, mask_prob: f64, rng: &mut impl Rng) -> Self {
         let sequence = examples.iter().map(|example| example.ids.len()).max().unwrap_or(1);
         let size = examples.len();
         let mut batch = Self {
@@ -142,9 +137,8 @@ impl Masked {
     /// The tensors of a batch with these ids in the place of the original ones.
     pub fn batch<B: Backend>(&self, ids: &[i32], device: &B::Device) -> Batch<B> {
         let shape = [self.size, self.sequence];
-        let int = |values: &[i32]| {
-            Tensor::<B, 2, Int>::from_data(TensorData::new(values.to_vec(), shape), device)
-        };
+        let int =
+            |values: &[i32]| Tensor::<B, 2, Int>::from_data(TensorData::new(values.to_vec(), shape), device);
         Batch {
             input_ids: int(ids),
             token_type_ids: int(&self.types),
@@ -282,8 +276,7 @@ pub fn replaced_token_loss<B: Backend>(
 fn sample<B: Backend>(logits: Tensor<B, 2>, rng: &mut impl Rng) -> Result<Vec<i32>> {
     let vocabulary = logits.dims()[1];
     let probabilities = softmax(logits, 1).into_data();
-    let probabilities =
-        probabilities.as_slice::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let probabilities = probabilities.as_slice::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let draw = |row: &[f32]| {
         let mut left: f32 = rng.random::<f32>();
         for (id, probability) in row.iter().enumerate() {

@@ -2,7 +2,10 @@
 //! no bias correction, gradients clipped by their global norm; and its learning-rate schedule.
 
 use anyhow::{Result, ensure};
-use burn::tensor::{Tensor, backend::{AutodiffBackend, Backend}};
+use burn::tensor::{
+    Tensor,
+    backend::{AutodiffBackend, Backend},
+};
 
 use super::weights::Weights;
 
@@ -71,7 +74,10 @@ impl Adam {
         gradients: &Weights<B::InnerBackend>,
         rate: f64,
     ) -> Result<f64> {
-        let squares = gradients.matrices.values().map(|g| (g.clone() * g.clone()).sum())
+        let squares = gradients
+            .matrices
+            .values()
+            .map(|g| (g.clone() * g.clone()).sum())
             .chain(gradients.vectors.values().map(|g| (g.clone() * g.clone()).sum()));
         let norm = squares.reduce(|a, b| a + b).map_or(0.0, |sum| f64::from(scalar(sum).sqrt()));
         ensure!(norm.is_finite(), "the gradients are not finite");

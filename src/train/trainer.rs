@@ -7,8 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, backend::AutodiffBackend};
 use indicatif::{ProgressBar, ProgressStyle};
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,9 @@ impl Run {
         ensure!(
             corpus.manifest.sequence <= config.max_position_embeddings,
             "the corpus has examples of {} tokens, the preset {} takes {}",
-            corpus.manifest.sequence, self.preset, config.max_position_embeddings
+            corpus.manifest.sequence,
+            self.preset,
+            config.max_position_embeddings
         );
         Ok(config)
     }
@@ -126,9 +128,9 @@ impl Run {
             let grads = gradients(&state.weights, &step.loss.backward());
             state.step += 1;
             let rate = self.adam.rate(state.step, self.steps);
-            self.adam.update(&mut state.weights, &mut state.moments, &grads, rate).with_context(
-                || format!("step {}: stopped; the last checkpoint is whole. Lower the learning rate", state.step),
-            )?;
+            self.adam.update(&mut state.weights, &mut state.moments, &grads, rate).with_context(|| {
+                format!("step {}: stopped; the last checkpoint is whole. Lower the learning rate", state.step)
+            })?;
             curve.add(tokens, &step);
             bar.inc(1);
             if state.step % pace.report_every == 0 || state.step == stop {
@@ -237,7 +239,8 @@ struct Curve {
 }
 
 impl Curve {
-    const HEADER: &str = "step\tmlm_loss\trtd_loss\tgenerator_accuracy\trtd_auc\tlearning_rate\ttokens_per_second";
+    const HEADER: &str =
+        "step\tmlm_loss\trtd_loss\tgenerator_accuracy\trtd_auc\tlearning_rate\ttokens_per_second";
 
     /// Opens the curve, without the lines after `step`, which a resumed run writes again.
     fn open(folder: &Path, step: usize) -> Result<Self> {
@@ -282,10 +285,7 @@ impl Curve {
         let generator = self.generator / steps;
         let auc = roc_auc(&self.logits, &self.replaced).unwrap_or(f64::NAN);
         let speed = self.tokens as f64 / self.since.elapsed().as_secs_f64();
-        writeln!(
-            self.file,
-            "{step}\t{mlm:.4}\t{rtd:.5}\t{generator:.4}\t{auc:.4}\t{rate:.3e}\t{speed:.0}"
-        )?;
+        writeln!(self.file, "{step}\t{mlm:.4}\t{rtd:.5}\t{generator:.4}\t{auc:.4}\t{rate:.3e}\t{speed:.0}")?;
         (self.tokens, self.steps, self.since) = (0, 0, Instant::now());
         (self.mlm, self.rtd, self.generator) = (0.0, 0.0, 0.0);
         self.logits.clear();

@@ -64,7 +64,9 @@ impl Header {
         let Some(bytes) = file.first_chunk::<HEADER_BYTES>() else {
             return Err(Error::FileTruncated { expected: 64, found: file.len() as u64 });
         };
-        let word = |at: usize| bytes.get(at..at + 4).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_le_bytes(*b));
+        let word = |at: usize| {
+            bytes.get(at..at + 4).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_le_bytes(*b))
+        };
         if !bytes.starts_with(&MAGIC) {
             return Err(Error::NotAnElectretFile);
         }

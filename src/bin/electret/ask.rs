@@ -289,7 +289,8 @@ impl Answer {
             let answer = self.context.get(found.start..found.end).unwrap_or_default();
             let mut out = std::io::stdout().lock();
             if self.output.json {
-                let row = json!({"answer": answer, "start": found.start, "end": found.end, "score": found.score});
+                let row =
+                    json!({"answer": answer, "start": found.start, "end": found.end, "score": found.score});
                 writeln!(out, "{row}")?;
             } else {
                 writeln!(out, "{answer}  (bytes {}..{}, score {:.2})", found.start, found.end, found.score)?;

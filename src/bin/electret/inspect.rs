@@ -52,7 +52,8 @@ impl Inspect {
         let embedding_bytes = linear_bytes(&embeddings.words) + small;
         let layers: usize = root.layers.iter().map(layer_bytes).sum();
         let vocabulary = &root.vocabulary;
-        let vocabulary_bytes = vocabulary.labels.len() * 9 + vocabulary.text.len() + vocabulary.ends.len() * 4;
+        let vocabulary_bytes =
+            vocabulary.labels.len() * 9 + vocabulary.text.len() + vocabulary.ends.len() * 4;
         let heads: Vec<Value> = root
             .heads
             .iter()
@@ -97,7 +98,10 @@ impl Inspect {
         } else {
             print_tree(&all, 0);
         }
-        anyhow::ensure!(agree, "the self-test failed: this build computes other bits than the one that wrote the file");
+        anyhow::ensure!(
+            agree,
+            "the self-test failed: this build computes other bits than the one that wrote the file"
+        );
         Ok(())
     }
 }

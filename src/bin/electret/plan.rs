@@ -44,7 +44,9 @@ impl PlanVerb {
         let (config, weights) = self.subject()?;
         ensure!(
             (3..=config.max_position_embeddings).contains(&self.seq),
-            "--seq {}: this model takes 3 to {} tokens", self.seq, config.max_position_embeddings
+            "--seq {}: this model takes 3 to {} tokens",
+            self.seq,
+            config.max_position_embeddings
         );
         let plan = Plan::inference(&config, self.seq);
         let arena = plan.bytes();

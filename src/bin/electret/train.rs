@@ -169,8 +169,11 @@ impl CorpusVerb {
         } else {
             println!(
                 "{} documents, {} tokens: {} examples to train on, {} held out, {} pieces",
-                manifest.documents, manifest.tokens, manifest.train_examples,
-                manifest.heldout_examples, manifest.vocab_size
+                manifest.documents,
+                manifest.tokens,
+                manifest.train_examples,
+                manifest.heldout_examples,
+                manifest.vocab_size
             );
         }
         Ok(())
@@ -223,8 +226,12 @@ impl Evaluate {
                 println!(
                     "{replacement:?}: {} tokens, {:.1} % replaced, ROC AUC f32 {:.4}, int8 {:.4}, frequency alone {:.4}, \
                      f32 and int8 agree on {:.4}",
-                    scores.tokens, scores.replaced * 100.0, scores.auc_f32, scores.auc_int8,
-                    scores.auc_frequency, scores.agreement
+                    scores.tokens,
+                    scores.replaced * 100.0,
+                    scores.auc_f32,
+                    scores.auc_int8,
+                    scores.auc_frequency,
+                    scores.agreement
                 );
             }
             rows.push(scores);
