@@ -1,4 +1,53 @@
-//! ELECTRA that stays on the device.
+//! **electret** is ELECTRA that stays on the device: a quantised ELECTRA-small discriminator, its
+//! tokeniser and its heads in one fixed buffer, without allocator or operating system; and on a
+//! desktop the way there, from raw text or a Hugging Face folder to one `.electret` file.
+//!
+//! For whom: a firmware engineer takes the core (`default-features = false`) and a `static` arena;
+//! a mobile engineer links the same core; an ML engineer trains, converts and verifies with the
+//! `electret` command.
+//!
+//! # The road of a sentence
+//!
+//! bytes → [`text`] (token ids, segments, byte offsets) → [`encoder`] (rows of the arena) →
+//! [`tasks`] (logits) → an answer with byte offsets into the caller's text. Nothing goes back up.
+//! Weights are read in place from the file ([`weights`]); the numeric work is done by the
+//! [`kernels`], which give the same bits on every machine; how many bytes all of it takes is known
+//! at compile time ([`plan`]).
+//!
+//! ```
+//! use electret::{Aligned, Arena, Model, Plan, Session, TINY};
+//!
+//! static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!("../models/electret-tiny.electret"));
+//! static PLAN: Plan = Plan::inference(&TINY, 32);
+//!
+//! fn main() -> Result<(), electret::Error> {
+//!     let model = Model::open(&MODEL.0)?;
+//!     let mut arena: Arena<{ Plan::inference(&TINY, 32).bytes() }> = Arena::new();
+//!     let mut session = Session::new(model, arena.as_mut_slice(), PLAN.tokens)?;
+//!     let text = "The king lived in a large banana near the river.";
+//!     for detection in session.detect(text)? {
+//!         let word = &text[detection.token.start as usize..detection.token.end as usize];
+//!         println!("{word:10} {:.2}", detection.replaced);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | adds | std |
+//! |---|---|---|
+//! | none | the core: `weights`, `text`, `kernels` (portable), `encoder`, `tasks` | no |
+//! | `std` | detection of the processor's instructions, AVX2 and AVX-512-VNNI kernels | yes |
+//! | `convert` | [`import`], [`reference`](mod@reference), [`quantize`], [`evaluate`] | yes |
+//! | `cli` (default) | the `electret` command | yes |
+//! | `train` | `train`: corpus and pre-training on Burn's CPU backend | yes |
+//! | `tch` | the same on libtorch | yes |
+//!
+//! # What you may rely on
+//!
+//! The core allocates nothing, and answers any input with a result or an [`Error`]. For one model
+//! file and one input every kernel set and block size gives the same bits.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs)]
 
@@ -24,9 +73,12 @@ pub mod weights;
 pub mod evaluate;
 #[cfg(feature = "convert")]
 pub mod import;
+// ndarray's slicing macro expands to `allow(unsafe_code)`, which `forbid` would refuse.
 #[cfg(feature = "convert")]
+#[deny(unsafe_code)]
 pub mod quantize;
 #[cfg(feature = "convert")]
+#[deny(unsafe_code)]
 pub mod reference;
 #[cfg(feature = "train")]
 #[forbid(unsafe_code)]

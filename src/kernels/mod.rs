@@ -1,6 +1,6 @@
 //! The few numeric primitives that the encoder is made of, one file an instruction set.
 //!
-//! [`scalar`] is the specification. Every other set gives the same bits: integer products are
+//! `scalar.rs` is the specification. Every other set gives the same bits: integer products are
 //! exact, and f32 work is that of [`lanes`], which each set compiles for its own instructions. A
 //! set is a row of function pointers; [`best`] chooses one in one place.
 
