@@ -106,14 +106,10 @@ impl ElectraConfig {
 
     /// The generator that trains this discriminator: as deep and narrower, with embeddings of the
     /// same width so that the two can share them. Its hidden size is a quarter of the
-    /// discriminator's (a third for BASE, a half for TINY, whose quarter would be half a head), and
-    /// a head is 64 wide, as in `run_pretraining.get_generator_config`.
+    /// discriminator's (a third for BASE), and a head is 64 wide, as in
+    /// `run_pretraining.get_generator_config`.
     pub const fn generator(&self) -> Self {
-        let hidden_size = match self.hidden_size {
-            128 => 64,
-            768 => 256,
-            hidden => hidden / 4,
-        };
+        let hidden_size = if self.hidden_size == 768 { 256 } else { self.hidden_size / 4 };
         let heads = hidden_size / 64;
         Self {
             hidden_size,
