@@ -6,7 +6,7 @@
 //! A value's scale differs by token, which p·v sums over: it is multiplied into p before p is
 //! quantised.
 
-use super::{Block, KeyValues, add_and_norm, product};
+use super::{Block, KeyValues, Scratch, add_and_norm, dense};
 use crate::ElectraConfig;
 use crate::kernels::{KernelSet, Matmul, RowScale};
 use crate::weights::Channels;
@@ -42,16 +42,17 @@ impl<'a> Attention<'a> {
     /// token `first`. Blocks come in order.
     pub fn keys_and_values(&self, cache: &mut KeyValues<'_>, block: &mut Block<'_>, first: usize, x: &[f32]) {
         let (hidden, head_size) = (self.config.hidden_size, self.config.head_size());
-        block.quantize(self.kernels, x, hidden);
-        let out = block.wide.get_mut(..x.len()).unwrap_or_default();
-
-        product(self.kernels, block.rows, block.scales, &self.layer.key, out);
+        let Block { rows, scales, wide, narrow } = block;
+        let out = wide.get_mut(..x.len()).unwrap_or_default();
+        let mut scratch = Scratch { rows, scales, smoothed: narrow };
+        dense(self.kernels, &mut scratch, &self.layer.key, x, out);
         for (token, row) in (first..).zip(out.chunks_exact(hidden)) {
             for (head, key) in row.chunks_exact(head_size).enumerate() {
                 self.pack_key(cache, head, token, key);
             }
         }
-        product(self.kernels, block.rows, block.scales, &self.layer.value, out);
+        let mut scratch = Scratch { rows, scales, smoothed: narrow };
+        dense(self.kernels, &mut scratch, &self.layer.value, x, out);
         for (token, row) in (first..).zip(out.chunks_exact(hidden)) {
             for (head, value) in row.chunks_exact(head_size).enumerate() {
                 self.pack_value(cache, head, token, value);
@@ -110,20 +111,19 @@ impl<'a> Attention<'a> {
     /// x = LayerNorm(x + attention(x)) for a block of rows `x` `[n, hidden]`.
     pub fn attend(&self, cache: &KeyValues<'_>, block: &mut Block<'_>, x: &mut [f32]) {
         let (hidden, kernels) = (self.config.hidden_size, self.kernels);
-        block.quantize(kernels, x, hidden);
+        let Block { rows, scales, wide, narrow } = block;
         let n = x.len() / hidden;
-        let (query, rest) = block.wide.split_at_mut_checked(n * hidden).unwrap_or_default();
+        let (query, rest) = wide.split_at_mut_checked(n * hidden).unwrap_or_default();
         let (context, rest) = rest.split_at_mut_checked(n * hidden).unwrap_or_default();
         let scores = rest.get_mut(..n * self.length).unwrap_or_default();
-        product(kernels, block.rows, block.scales, &self.layer.query, query);
+        dense(kernels, &mut Scratch { rows, scales, smoothed: narrow }, &self.layer.query, x, query);
         for head in 0..self.config.num_attention_heads {
-            let scratch =
-                HeadScratch { rows: &mut *block.rows, scales: &mut *block.scales, out: &mut *block.narrow };
+            let scratch = HeadScratch { rows, scales, out: narrow };
             self.attend_head(cache, head, scratch, query, scores, context);
         }
-        block.quantize_context(kernels, n, hidden);
-        let out = block.narrow.get_mut(..n * hidden).unwrap_or_default();
-        product(kernels, block.rows, block.scales, &self.layer.attention_output, out);
+        let out = narrow.get_mut(..n * hidden).unwrap_or_default();
+        let mut scratch = Scratch { rows, scales, smoothed: &mut [] };
+        dense(kernels, &mut scratch, &self.layer.attention_output, context, out);
         add_and_norm(kernels, &self.layer.attention_norm, self.config.layer_norm_eps, x, out);
     }
 
@@ -192,14 +192,6 @@ struct HeadScratch<'s> {
     rows: &'s mut [i8],
     scales: &'s mut [RowScale],
     out: &'s mut [f32],
-}
-
-impl Block<'_> {
-    /// Quantises the joined heads, which stand behind the queries.
-    fn quantize_context(&mut self, kernels: &KernelSet, n: usize, hidden: usize) {
-        let context = self.wide.get(n * hidden..2 * n * hidden).unwrap_or_default();
-        super::quantize_rows(kernels, self.rows, self.scales, context, hidden);
-    }
 }
 
 /// The `index`-th of equal parts of `size`.

@@ -1,6 +1,6 @@
 //! Word + position + segment embeddings, LayerNorm, and the projection to the hidden size.
 
-use super::{Block, dense};
+use super::{Block, Scratch, dense};
 use crate::kernels::KernelSet;
 use crate::text::Token;
 use crate::weights::{Model, native};
@@ -28,7 +28,10 @@ pub fn embed(
         (kernels.layer_norm)(row, weight, bias, config.layer_norm_eps);
     }
     match tables.projection.as_ref() {
-        Some(projection) => dense(kernels, block.rows, block.scales, projection, embedded, x),
+        Some(projection) => {
+            let mut scratch = Scratch { rows: block.rows, scales: block.scales, smoothed: block.narrow };
+            dense(kernels, &mut scratch, projection, embedded, x);
+        }
         None => x.copy_from_slice(embedded),
     }
 }

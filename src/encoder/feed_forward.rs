@@ -1,6 +1,6 @@
 //! The feed-forward half of a layer: dense, GELU, dense, residual, LayerNorm.
 
-use super::{Block, add_and_norm, dense};
+use super::{Block, Scratch, add_and_norm, dense};
 use crate::ElectraConfig;
 use crate::kernels::KernelSet;
 use crate::weights::format::Layer;
@@ -14,10 +14,11 @@ pub fn feed_forward(
     x: &mut [f32],
 ) {
     let n = x.len() / config.hidden_size;
-    let inner = block.wide.get_mut(..n * config.intermediate_size).unwrap_or_default();
-    dense(kernels, block.rows, block.scales, &layer.intermediate, x, inner);
+    let Block { rows, scales, wide, narrow } = block;
+    let inner = wide.get_mut(..n * config.intermediate_size).unwrap_or_default();
+    dense(kernels, &mut Scratch { rows, scales, smoothed: narrow }, &layer.intermediate, x, inner);
     (kernels.gelu)(inner);
-    let out = block.narrow.get_mut(..x.len()).unwrap_or_default();
-    dense(kernels, block.rows, block.scales, &layer.output, inner, out);
+    let out = narrow.get_mut(..x.len()).unwrap_or_default();
+    dense(kernels, &mut Scratch { rows, scales, smoothed: &mut [] }, &layer.output, inner, out);
     add_and_norm(kernels, &layer.output_norm, config.layer_norm_eps, x, out);
 }

@@ -15,7 +15,7 @@ use crate::arena::Carver;
 use crate::kernels::{KernelSet, Matmul, RowScale};
 use crate::text::Token;
 use crate::weights::format::{Linear, Norm};
-use crate::weights::{Channels, Model, Tile};
+use crate::weights::{Channels, Model, Tile, native};
 use crate::{Error, Plan};
 
 /// The arena of one sequence, carved.
@@ -124,13 +124,6 @@ pub fn encode_observed(
     if residual.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
 }
 
-impl Block<'_> {
-    /// Quantises `x` `[n, width]` into the block's rows.
-    fn quantize(&mut self, kernels: &KernelSet, x: &[f32], width: usize) {
-        quantize_rows(kernels, self.rows, self.scales, x, width);
-    }
-}
-
 /// Quantises `x` `[n, width]`, each row padded to a multiple of 8.
 pub(crate) fn quantize_rows(
     kernels: &KernelSet,
@@ -145,14 +138,42 @@ pub(crate) fn quantize_rows(
     }
 }
 
-/// The block's quantised rows × a linear layer: `out` `[n, outputs]`.
-pub(crate) fn product(
+/// The buffers that a dense layer works in.
+pub(crate) struct Scratch<'s> {
+    /// int8 input rows.
+    pub rows: &'s mut [i8],
+    /// Their scales.
+    pub scales: &'s mut [RowScale],
+    /// One row of smoothed input; may be empty for a layer without smoothing.
+    pub smoothed: &'s mut [f32],
+}
+
+/// A dense layer: quantises `x` `[n, inputs]` and multiplies, `out` `[n, outputs]`.
+pub(crate) fn dense(
     kernels: &KernelSet,
-    rows: &[i8],
-    scales: &[RowScale],
+    scratch: &mut Scratch<'_>,
     linear: &Linear,
+    x: &[f32],
     out: &mut [f32],
 ) {
+    let Scratch { rows, scales, smoothed } = scratch;
+    let (width, smoothing) = (linear.inputs(), native(&linear.smoothing));
+    if smoothing.is_empty() {
+        quantize_rows(kernels, rows, scales, x, width);
+    } else if let Some(smoothed) = smoothed.get_mut(..width) {
+        let places = rows.chunks_exact_mut(width.next_multiple_of(8)).zip(scales.iter_mut());
+        for (x, (row, scale)) in x.chunks_exact(width).zip(places) {
+            for ((smoothed, x), factor) in smoothed.iter_mut().zip(x).zip(smoothing) {
+                *smoothed = x * factor;
+            }
+            *scale = (kernels.quantize)(smoothed, row);
+        }
+    }
+    product(kernels, rows, scales, linear, out);
+}
+
+/// Quantised rows × a linear layer: `out` `[n, outputs]`.
+fn product(kernels: &KernelSet, rows: &[i8], scales: &[RowScale], linear: &Linear, out: &mut [f32]) {
     let width = linear.outputs();
     let n = out.len() / width;
     let depth = linear.inputs().next_multiple_of(8);
@@ -164,19 +185,6 @@ pub(crate) fn product(
         out,
         width,
     });
-}
-
-/// Quantises `x` `[n, inputs]` and multiplies: `out` `[n, outputs]`.
-pub(crate) fn dense(
-    kernels: &KernelSet,
-    rows: &mut [i8],
-    scales: &mut [RowScale],
-    linear: &Linear,
-    x: &[f32],
-    out: &mut [f32],
-) {
-    quantize_rows(kernels, rows, scales, x, linear.inputs());
-    product(kernels, rows, scales, linear, out);
 }
 
 /// x = LayerNorm(x + y), row by row of `[n, width]`.

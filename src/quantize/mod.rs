@@ -2,6 +2,7 @@
 
 mod pack;
 mod report;
+mod smooth;
 mod trie;
 
 pub use report::{HeadReport, LayerReport, Report, cosine, verify};
@@ -150,14 +151,17 @@ fn embeddings(checkpoint: &Checkpoint) -> Result<Embeddings, ImportError> {
 fn layer(checkpoint: &Checkpoint, layer: usize) -> Result<Layer, ImportError> {
     let (hidden, inner) = (checkpoint.config.hidden_size, checkpoint.config.intermediate_size);
     let name = |part: &str| format!("electra.encoder.layer.{layer}.{part}");
-    let square = |part: &str| linear(checkpoint, &name(part), hidden, hidden);
+    let before = smooth::norm_before(checkpoint, layer);
+    let smoothed =
+        |part: &str, outputs, norm: Option<&str>| smooth::linear(checkpoint, &name(part), outputs, norm);
+    let middle = name("attention.output.LayerNorm");
     Ok(Layer {
-        query: square("attention.self.query")?,
-        key: square("attention.self.key")?,
-        value: square("attention.self.value")?,
-        attention_output: square("attention.output.dense")?,
-        attention_norm: norm(checkpoint, &name("attention.output.LayerNorm"), hidden)?,
-        intermediate: linear(checkpoint, &name("intermediate.dense"), inner, hidden)?,
+        query: smoothed("attention.self.query", hidden, before.as_deref())?,
+        key: smoothed("attention.self.key", hidden, before.as_deref())?,
+        value: smoothed("attention.self.value", hidden, before.as_deref())?,
+        attention_output: linear(checkpoint, &name("attention.output.dense"), hidden, hidden)?,
+        attention_norm: norm(checkpoint, &middle, hidden)?,
+        intermediate: smoothed("intermediate.dense", inner, Some(&middle))?,
         output: linear(checkpoint, &name("output.dense"), hidden, inner)?,
         output_norm: norm(checkpoint, &name("output.LayerNorm"), hidden)?,
     })

@@ -24,5 +24,5 @@ pub fn linear(weight: ArrayView2<'_, f32>, bias: &[f32]) -> Linear {
             tile.0[lane] = *part;
         }
     }
-    Linear { inputs: inputs as u32, outputs: outputs as u32, tiles, channels }
+    Linear { inputs: inputs as u32, outputs: outputs as u32, smoothing: Vec::new(), tiles, channels }
 }

@@ -2,7 +2,7 @@
 
 use super::{Session, head};
 use crate::Error;
-use crate::encoder::{Workspace, quantize_rows};
+use crate::encoder::{Block, Scratch, Workspace, quantize_rows};
 use crate::kernels::{KernelSet, Matmul};
 use crate::text::{Input, Token};
 use crate::weights::format::Head;
@@ -65,16 +65,17 @@ fn predict(
         let here = index * config.hidden_size..(index + 1) * config.hidden_size;
         let x = workspace.residual.get(here).unwrap_or_default();
         let block = &mut workspace.block;
-        let (rows, scales) = (&mut *block.rows, &mut *block.scales);
-        let features = head::features(model, head, kernels, x, rows, scales, block.narrow);
+        let Block { rows, scales, wide, narrow } = block;
+        let mut scratch = Scratch { rows, scales, smoothed: &mut [] };
+        let features = head::features(model, head, kernels, x, &mut scratch, narrow);
         quantize_rows(kernels, rows, scales, features, config.embedding_size);
         let mut best = Prediction { id: 0, logit: f32::NEG_INFINITY };
-        let channels_at_once = (block.wide.len() / 16).max(1);
+        let channels_at_once = (wide.len() / 16).max(1);
         let parts = words.channels.chunks(channels_at_once).zip(words.tiles.chunks(channels_at_once * depth));
         for (part, (channels, tiles)) in parts.enumerate() {
             let first = part * channels_at_once * 16;
             let width = (channels.len() * 16).min(config.vocab_size - first);
-            let logits = block.wide.get_mut(..width).unwrap_or_default();
+            let logits = wide.get_mut(..width).unwrap_or_default();
             (kernels.matmul)(Matmul {
                 rows: rows.get(..depth * 8).unwrap_or_default(),
                 row_scales: scales.get(..1).unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! Dense, GELU, LayerNorm, output: the shape that all heads have.
 
-use crate::encoder::{Workspace, dense};
+use crate::encoder::{Block, Scratch, Workspace, dense};
 use crate::kernels::KernelSet;
 use crate::weights::Model;
 use crate::weights::format::Head;
@@ -21,10 +21,12 @@ pub fn every_token(
         let n = rows.min(length - first);
         let x = workspace.residual.get(first * hidden..(first + n) * hidden).unwrap_or_default();
         let block = &mut workspace.block;
-        let features = features(model, head, kernels, x, block.rows, block.scales, block.wide);
-        let logits = block.narrow.get_mut(..n * labels).unwrap_or_default();
+        let Block { rows, scales, wide, narrow } = block;
+        let mut scratch = Scratch { rows, scales, smoothed: &mut [] };
+        let features = features(model, head, kernels, x, &mut scratch, wide);
+        let logits = narrow.get_mut(..n * labels).unwrap_or_default();
         if let Some(output) = head.output.as_ref() {
-            dense(kernels, block.rows, block.scales, output, features, logits);
+            dense(kernels, &mut scratch, output, features, logits);
         }
         if let Some(place) = workspace.residual.get_mut(first * labels..(first + n) * labels) {
             place.copy_from_slice(logits);
@@ -39,14 +41,13 @@ pub fn features<'a>(
     head: &Head,
     kernels: &KernelSet,
     x: &'a [f32],
-    rows: &mut [i8],
-    scales: &mut [crate::kernels::RowScale],
+    scratch: &mut Scratch<'_>,
     out: &'a mut [f32],
 ) -> &'a [f32] {
     let Some(linear) = head.dense.as_ref() else { return x };
     let n = x.len() / model.config().hidden_size;
     let out = out.get_mut(..n * linear.outputs()).unwrap_or_default();
-    dense(kernels, rows, scales, linear, x, out);
+    dense(kernels, scratch, linear, x, out);
     (kernels.gelu)(out);
     if let Some(norm) = head.norm.as_ref() {
         let (weight, bias) = norm.native();

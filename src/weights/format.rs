@@ -58,6 +58,9 @@ pub struct Linear {
     pub inputs: u32_le,
     /// Output channels; rows, where it is an embedding table.
     pub outputs: u32_le,
+    /// `[inputs]` or empty: multiplies the input before it is quantised; the columns were divided
+    /// by it, so that no outlier channel of the input spends the whole int8 range.
+    pub smoothing: ArchivedVec<f32_le>,
     /// The weights.
     pub tiles: ArchivedVec<Tile>,
     /// One for every 16 outputs.

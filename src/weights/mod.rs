@@ -246,6 +246,7 @@ fn check_linear(
     let blocks = outputs.div_ceil(16);
     let consistent = linear.outputs() == outputs
         && linear.inputs() == inputs
+        && (linear.smoothing.is_empty() || linear.smoothing.len() == inputs)
         && linear.channels.len() == blocks
         && linear.tiles.len() == blocks * inputs.div_ceil(8)
         && outputs > 0;

@@ -35,6 +35,7 @@ archived_as_itself!(Tile, Channels, HeadKind);
 pub struct Linear {
     pub inputs: u32,
     pub outputs: u32,
+    pub smoothing: Vec<f32>,
     #[rkyv(with = CacheLine)]
     pub tiles: Vec<Tile>,
     #[rkyv(with = CacheLine)]

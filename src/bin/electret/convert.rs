@@ -60,9 +60,9 @@ impl Convert {
         write_atomically(&self.output_file, &file).with_context(|| self.output_file.display().to_string())?;
         let heads: Vec<&str> = checkpoint.heads.iter().map(|head| head.kind.name()).collect();
         if self.output.json {
-            println!("{}", json!({"bytes": file.len(), "heads": heads}));
+            say!("{}", json!({"bytes": file.len(), "heads": heads}));
         } else {
-            println!("{}: {} bytes, heads: {}", self.output_file.display(), file.len(), heads.join(", "));
+            say!("{}: {} bytes, heads: {}", self.output_file.display(), file.len(), heads.join(", "));
         }
         Ok(())
     }
@@ -85,22 +85,27 @@ impl Verify {
         let texts: Vec<String> = text.lines().take(self.lines).map(str::to_owned).collect();
         let report = verify(model, &checkpoint, &texts)?;
         if self.output.json {
-            println!("{}", serde_json::to_string(&report)?);
+            say!("{}", serde_json::to_string(&report)?);
             return Ok(());
         }
-        println!("{} sentences, {} tokens", report.sentences, report.tokens);
-        println!("sentence cosine   min {:.6}  mean {:.6}", report.min_cosine, report.mean_cosine);
+        say!("{} sentences, {} tokens", report.sentences, report.tokens);
+        say!("sentence cosine   min {:.6}  mean {:.6}", report.min_cosine, report.mean_cosine);
         for (index, layer) in report.layers.iter().enumerate() {
             let name = if index == 0 { "embeddings".to_owned() } else { format!("layer {index}") };
-            println!(
+            say!(
                 "{name:12} min cosine {:.6}  relative error {:.5}  largest {:.4}",
-                layer.min_cosine, layer.relative_error, layer.max_abs_error
+                layer.min_cosine,
+                layer.relative_error,
+                layer.max_abs_error
             );
         }
         for head in &report.heads {
-            println!(
+            say!(
                 "{:12} {:.4} of {} decisions agree, largest logit error {:.4}",
-                head.head, head.agreement, head.decisions, head.max_abs_error
+                head.head,
+                head.agreement,
+                head.decisions,
+                head.max_abs_error
             );
         }
         Ok(())

@@ -94,9 +94,9 @@ impl Inspect {
             "self_test": {"sentences": checks, "agree": agree},
         });
         if self.output.json {
-            println!("{all}");
+            say!("{all}");
         } else {
-            print_tree(&all, 0);
+            print_tree(&all, 0)?;
         }
         anyhow::ensure!(
             agree,
@@ -107,19 +107,20 @@ impl Inspect {
 }
 
 /// One field a line, nested ones indented.
-fn print_tree(value: &Value, depth: usize) {
-    let Some(fields) = value.as_object() else { return };
+fn print_tree(value: &Value, depth: usize) -> Result<()> {
+    let Some(fields) = value.as_object() else { return Ok(()) };
     for (name, value) in fields {
         let indent = depth * 2;
         match value {
             Value::Object(_) => {
-                println!("{:indent$}{name}", "");
-                print_tree(value, depth + 1);
+                say!("{:indent$}{name}", "");
+                print_tree(value, depth + 1)?;
             }
-            Value::String(text) => println!("{:indent$}{name}: {text}", ""),
-            other => println!("{:indent$}{name}: {other}", ""),
+            Value::String(text) => say!("{:indent$}{name}: {text}", ""),
+            other => say!("{:indent$}{name}: {other}", ""),
         }
     }
+    Ok(())
 }
 
 impl Kernels {
@@ -136,11 +137,11 @@ impl Kernels {
             if !self.output.json {
                 let mark = if set.name == chosen { "*" } else { " " };
                 let verdict = if agree { "same bits" } else { "OTHER BITS" };
-                println!("{mark} {:12} {verdict} on {sentences} sentences", set.name);
+                say!("{mark} {:12} {verdict} on {sentences} sentences", set.name);
             }
         }
         if self.output.json {
-            println!("{}", json!({ "kernels": rows }));
+            say!("{}", json!({ "kernels": rows }));
         }
         anyhow::ensure!(all_agree, "not all kernel sets agree");
         Ok(())

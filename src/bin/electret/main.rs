@@ -1,5 +1,13 @@
 //! The `electret` command. One file a verb; answers go to stdout, logs and progress to stderr.
 
+/// `println!` that reports a closed pipe instead of panicking.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout(), $($text)*)?;
+    }};
+}
+
 mod ask;
 mod convert;
 mod inspect;

@@ -18,9 +18,9 @@ pub struct PlanVerb {
     /// tiny, small, base or large, instead of a model.
     #[arg(long, conflicts_with = "model")]
     preset: Option<String>,
-    /// Longest sequence in tokens, special tokens included.
-    #[arg(long, default_value_t = 128)]
-    seq: usize,
+    /// Longest sequence in tokens, special tokens included; without it 128, or the model's longest.
+    #[arg(long)]
+    seq: Option<usize>,
     #[command(flatten)]
     output: Output,
 }
@@ -42,13 +42,13 @@ const CODE: usize = 160 << 10;
 impl PlanVerb {
     pub fn run(&self) -> Result<()> {
         let (config, weights) = self.subject()?;
+        let tokens = self.seq.unwrap_or(config.max_position_embeddings.min(128));
         ensure!(
-            (3..=config.max_position_embeddings).contains(&self.seq),
-            "--seq {}: this model takes 3 to {} tokens",
-            self.seq,
+            (3..=config.max_position_embeddings).contains(&tokens),
+            "--seq {tokens}: this model takes 3 to {} tokens",
             config.max_position_embeddings
         );
-        let plan = Plan::inference(&config, self.seq);
+        let plan = Plan::inference(&config, tokens);
         let arena = plan.bytes();
         let boards: Vec<&str> = BOARDS
             .iter()
@@ -57,28 +57,28 @@ impl PlanVerb {
             .collect();
         let blocks: Vec<Value> = [1, 2, 4, 8, 16, 32]
             .iter()
-            .map(|&rows| json!({"rows": rows, "arena_bytes": Plan::with_block_rows(&config, self.seq, rows).bytes()}))
+            .map(|&rows| json!({"rows": rows, "arena_bytes": Plan::with_block_rows(&config, tokens, rows).bytes()}))
             .collect();
         if self.output.json {
-            println!(
+            say!(
                 "{}",
                 json!({"arena_bytes": arena, "weights_bytes": weights, "block_rows": BLOCK_ROWS,
                        "blocks": blocks, "boards": boards})
             );
             return Ok(());
         }
-        println!("arena    {arena:>10} bytes ({:.1} KiB) for {} tokens", arena as f64 / 1024.0, self.seq);
-        println!("weights  {weights:>10} bytes ({:.1} MiB)", weights as f64 / (1 << 20) as f64);
-        println!("blocks of rows, and the arena they take:");
+        say!("arena    {arena:>10} bytes ({:.1} KiB) for {} tokens", arena as f64 / 1024.0, tokens);
+        say!("weights  {weights:>10} bytes ({:.1} MiB)", weights as f64 / (1 << 20) as f64);
+        say!("blocks of rows, and the arena they take:");
         for row in &blocks {
-            println!("  {:>3} rows {:>10} bytes", row["rows"], row["arena_bytes"]);
+            say!("  {:>3} rows {:>10} bytes", row["rows"], row["arena_bytes"]);
         }
-        println!("boards that hold arena, {} KiB of stack, weights and code:", STACK >> 10);
+        say!("boards that hold arena, {} KiB of stack, weights and code:", STACK >> 10);
         for board in &boards {
-            println!("  {board}");
+            say!("  {board}");
         }
         if boards.is_empty() {
-            println!("  none of those known here");
+            say!("  none of those known here");
         }
         Ok(())
     }

@@ -165,9 +165,9 @@ impl CorpusVerb {
             seed: verb.seed,
         })?;
         if verb.output.json {
-            println!("{}", serde_json::to_string(&manifest)?);
+            say!("{}", serde_json::to_string(&manifest)?);
         } else {
-            println!(
+            say!(
                 "{} documents, {} tokens: {} examples to train on, {} held out, {} pieces",
                 manifest.documents,
                 manifest.tokens,
@@ -223,7 +223,7 @@ impl Evaluate {
         for replacement in [Replacement::Generator, Replacement::RandomWord] {
             let scores = score(&run, &corpus, &weights, &model, replacement, self.examples, &device)?;
             if !self.output.json {
-                println!(
+                say!(
                     "{replacement:?}: {} tokens, {:.1} % replaced, ROC AUC f32 {:.4}, int8 {:.4}, frequency alone {:.4}, \
                      f32 and int8 agree on {:.4}",
                     scores.tokens,
@@ -237,7 +237,7 @@ impl Evaluate {
             rows.push(scores);
         }
         if self.output.json {
-            println!("{}", serde_json::json!({"step": step, "scores": rows}));
+            say!("{}", serde_json::json!({"step": step, "scores": rows}));
         }
         Ok(())
     }
@@ -247,7 +247,7 @@ impl Export {
     pub fn run(&self) -> Result<()> {
         let which = if self.generator { Which::Generator } else { Which::Discriminator };
         let step = export(&self.run, &self.corpus, which, &self.out)?;
-        println!("{}: {which:?} after {step} steps", self.out.display());
+        say!("{}: {which:?} after {step} steps", self.out.display());
         Ok(())
     }
 }

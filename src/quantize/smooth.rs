@@ -1,0 +1,51 @@
+//! Outlier channels: moved from the activations into the weights before both are quantised.
+//!
+//! A few channels of a BERT's residual stream are much larger than the rest, and a row's int8 range
+//! is spent on them. Each channel of a product's input is divided by
+//! m = √(amplitude of the channel / largest weight of its column), and the column multiplied by m
+//! (SmoothQuant, Xiao et al. 2023, α = 0.5). The amplitude needs no calibration text: the input is
+//! a LayerNorm's output γ·z + β with z near normal, so 3·|γ| + |β| bounds nearly all of it. Query,
+//! key and value have an m of their own each: one m for the three was measured to help nothing.
+
+use ndarray::Array1;
+
+use super::pack;
+use crate::import::{Checkpoint, ImportError};
+use crate::weights::owned::Linear;
+
+/// The LayerNorm whose output layer `layer` reads; `None` where a projection stands between.
+pub fn norm_before(checkpoint: &Checkpoint, layer: usize) -> Option<String> {
+    match layer.checked_sub(1) {
+        Some(before) => Some(format!("electra.encoder.layer.{before}.output.LayerNorm")),
+        None if checkpoint.config.has_projection() => None,
+        None => Some("electra.embeddings.LayerNorm".to_owned()),
+    }
+}
+
+/// Packs a dense layer that reads the output of `norm`, smoothed.
+pub fn linear(
+    checkpoint: &Checkpoint,
+    name: &str,
+    outputs: usize,
+    norm: Option<&str>,
+) -> Result<Linear, ImportError> {
+    let inputs = checkpoint.config.hidden_size;
+    let weight = checkpoint.tensors.matrix(&format!("{name}.weight"), [outputs, inputs])?;
+    let bias = checkpoint.tensors.vector(&format!("{name}.bias"), outputs)?;
+    let mut amplitude = Array1::<f32>::ones(inputs);
+    if let Some(norm) = norm {
+        let gamma = checkpoint.tensors.vector(&format!("{norm}.weight"), inputs)?;
+        let beta = checkpoint.tensors.vector(&format!("{norm}.bias"), inputs)?;
+        amplitude = gamma.mapv(f32::abs) * 3.0 + beta.mapv(f32::abs);
+    }
+    let mut largest = Array1::<f32>::from_elem(inputs, 1e-5);
+    for row in weight.rows() {
+        largest.zip_mut_with(&row, |max, weight| *max = max.max(weight.abs()));
+    }
+    let m = (amplitude / largest).mapv(f32::sqrt);
+    // A channel that is always zero keeps an m that its column survives.
+    let floor = m.fold(1e-10_f32, |max, &m| max.max(m * 1e-3));
+    let m = m.mapv(|m| m.max(floor));
+    let smoothing = m.iter().map(|m| 1.0 / m).collect();
+    Ok(Linear { smoothing, ..pack::linear((&weight * &m).view(), &bias.to_vec()) })
+}
