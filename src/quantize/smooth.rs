@@ -2,8 +2,8 @@
 //!
 //! A few channels of a BERT's residual stream are much larger than the rest, and a row's int8 range
 //! is spent on them. Each channel of a product's input is divided by
-//! m = √(amplitude of the channel / largest weight of its column), and the column multiplied by m
-//! (SmoothQuant, Xiao et al. 2023, α = 0.5). The amplitude needs no calibration text: the input is
+//! m = (amplitude of the channel)^α / (largest weight of its column)^(1 − α), and the column
+//! multiplied by m (SmoothQuant, Xiao et al. 2023). The amplitude needs no calibration text: the input is
 //! a LayerNorm's output γ·z + β with z near normal, so 3·|γ| + |β| bounds nearly all of it. Query,
 //! key and value have an m of their own each: one m for the three was measured to help nothing.
 
@@ -12,6 +12,11 @@ use ndarray::Array1;
 use super::pack;
 use crate::import::{Checkpoint, ImportError};
 use crate::weights::owned::Linear;
+
+/// How much of a channel's amplitude moves into the weights. Between 0.3 and 0.7 it makes little
+/// difference (MiniLM's mean cosine 0.99918 to 0.99928); 0.4 is the best of them on MiniLM and
+/// bert-tiny together.
+const ALPHA: f32 = 0.4;
 
 /// The LayerNorm whose output layer `layer` reads; `None` where a projection stands between.
 pub fn norm_before(checkpoint: &Checkpoint, layer: usize) -> Option<String> {
@@ -42,7 +47,7 @@ pub fn linear(
     for row in weight.rows() {
         largest.zip_mut_with(&row, |max, weight| *max = max.max(weight.abs()));
     }
-    let m = (amplitude / largest).mapv(f32::sqrt);
+    let m = amplitude.mapv(|a| a.powf(ALPHA)) / largest.mapv(|w| w.powf(1.0 - ALPHA));
     // A channel that is always zero keeps an m that its column survives.
     let floor = m.fold(1e-10_f32, |max, &m| max.max(m * 1e-3));
     let m = m.mapv(|m| m.max(floor));
