@@ -11,7 +11,7 @@ use common::golden::Golden;
 use electret::import::{Checkpoint, Tensors, read_vocabulary};
 use electret::quantize::quantize;
 use electret::weights::{AlignedBytes, Header};
-use electret::{Error, Model, Plan, Session, TINY};
+use electret::{Error, Model, Plan, Session};
 
 fn model_error(bytes: &[u8]) -> Error {
     Model::open(AlignedBytes::copy_of(bytes).as_slice()).unwrap_err()
@@ -123,7 +123,6 @@ fn an_arena_too_small_or_misaligned_and_a_sequence_too_long() {
     assert_eq!(session.encode("".into()).map(drop).unwrap_err(), Error::EmptyText);
     assert_eq!(session.encode(" \u{0} ".into()).map(drop).unwrap_err(), Error::EmptyText);
     assert!(session.classify("x".into()).map(drop).unwrap_err().to_string().contains("no classify head"));
-    let _ = TINY;
 }
 
 #[test]

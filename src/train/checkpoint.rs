@@ -55,7 +55,7 @@ impl<B: AutodiffBackend> Checkpoint<B> {
         let mut all = Tensors::default();
         all.read(&path)?;
         let part = |prefix: &str| all.clone().renamed(|name| Some(name.strip_prefix(prefix)?.to_owned()));
-        let weights = all.clone().renamed(|name| (!name.starts_with("adam.")).then(|| name.to_owned()));
+        let weights = without_moments(all.clone());
         Ok(Some(Self {
             step,
             weights: Weights::from_tensors(&weights, device)?.require_grad(),
@@ -73,7 +73,11 @@ pub fn newest_weights(folder: &Path) -> Result<(usize, Tensors)> {
         checkpoints(folder)?.pop().with_context(|| format!("{}: no checkpoint here", folder.display()))?;
     let mut all = Tensors::default();
     all.read(&path)?;
-    Ok((step, all.renamed(|name| (!name.starts_with("adam.")).then(|| name.to_owned()))))
+    Ok((step, without_moments(all)))
+}
+
+fn without_moments(all: Tensors) -> Tensors {
+    all.renamed(|name| (!name.starts_with("adam.")).then(|| name.to_owned()))
 }
 
 /// The checkpoints of a folder, oldest first.

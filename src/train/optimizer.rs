@@ -1,6 +1,8 @@
 //! Adam as ELECTRA uses it (`optimization.py`): decoupled weight decay on matrices only, ε 1e-6,
 //! no bias correction, gradients clipped by their global norm; and its learning-rate schedule.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use burn::tensor::{
     Tensor,
@@ -57,6 +59,9 @@ impl<B: Backend> Default for Moments<B> {
     }
 }
 
+/// Tensors of one rank by name.
+type Named<B, const D: usize> = BTreeMap<String, Tensor<B, D>>;
+
 impl Adam {
     /// peak · (1 − step/total) · min(1, step/warm-up): the decay runs during warm-up too.
     pub fn rate(&self, step: usize, total: usize) -> f64 {
@@ -82,28 +87,40 @@ impl Adam {
         let norm = squares.reduce(|a, b| a + b).map_or(0.0, |sum| f64::from(scalar(sum).sqrt()));
         ensure!(norm.is_finite(), "the gradients are not finite");
         let clip = self.clip_norm / norm.max(self.clip_norm);
+        let Moments { first, second } = moments;
         for (name, gradient) in &gradients.matrices {
-            let weight = weights.matrix(name).inner();
-            let m = moments.first.matrices.remove(name);
-            let v = moments.second.matrices.remove(name);
-            let (direction, m, v) = self.direction(gradient.clone() * clip, m, v);
-            let direction = direction + weight.clone() * self.weight_decay;
-            let updated = Tensor::from_inner(weight - direction * rate).require_grad();
-            weights.matrices.insert(name.clone(), updated);
-            moments.first.matrices.insert(name.clone(), m);
-            moments.second.matrices.insert(name.clone(), v);
+            let gradient = gradient.clone() * clip;
+            let maps = (&mut weights.matrices, &mut first.matrices, &mut second.matrices);
+            self.update_one(maps, name, gradient, self.weight_decay, rate);
         }
         for (name, gradient) in &gradients.vectors {
-            let weight = weights.vector(name).inner();
-            let m = moments.first.vectors.remove(name);
-            let v = moments.second.vectors.remove(name);
-            let (direction, m, v) = self.direction(gradient.clone() * clip, m, v);
-            let updated = Tensor::from_inner(weight - direction * rate).require_grad();
-            weights.vectors.insert(name.clone(), updated);
-            moments.first.vectors.insert(name.clone(), m);
-            moments.second.vectors.insert(name.clone(), v);
+            let gradient = gradient.clone() * clip;
+            let maps = (&mut weights.vectors, &mut first.vectors, &mut second.vectors);
+            self.update_one(maps, name, gradient, 0.0, rate);
         }
         Ok(norm)
+    }
+
+    /// Updates the tensor of that name in the maps of weights, first and second moments.
+    fn update_one<B: AutodiffBackend, const D: usize>(
+        &self,
+        (weights, first, second): (
+            &mut Named<B, D>,
+            &mut Named<B::InnerBackend, D>,
+            &mut Named<B::InnerBackend, D>,
+        ),
+        name: &str,
+        gradient: Tensor<B::InnerBackend, D>,
+        decay: f64,
+        rate: f64,
+    ) {
+        let Some(weight) = weights.remove(name).map(Tensor::inner) else { return };
+        let (direction, m, v) = self.direction(gradient, first.remove(name), second.remove(name));
+        let direction = direction + weight.clone() * decay;
+        let updated = Tensor::from_inner(weight - direction * rate).require_grad();
+        weights.insert(name.to_owned(), updated);
+        first.insert(name.to_owned(), m);
+        second.insert(name.to_owned(), v);
     }
 
     /// m / (√v + ε) after taking `gradient` into both moments, which are returned too.
