@@ -51,9 +51,12 @@ impl Plan {
         let (heads, hidden) = (config.num_attention_heads, config.hidden_size);
         let head = config.head_size();
         let key_blocks = tokens.div_ceil(16);
-        let row = max(max(hidden, config.intermediate_size), max(config.embedding_size, tokens));
+        // The vocabulary's product takes two rows of features at once.
+        let features = config.embedding_size.next_multiple_of(8).saturating_mul(2);
+        let row = max(max(hidden, config.intermediate_size), max(features, tokens));
         let attention = hidden.saturating_mul(2).saturating_add(tokens);
-        let wide = max(max(config.intermediate_size, config.embedding_size), attention);
+        // … and gives at least 16 channels of each.
+        let wide = max(max(config.intermediate_size, config.embedding_size), max(attention, 32));
         Self {
             tokens,
             block_rows,
