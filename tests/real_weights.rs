@@ -167,5 +167,5 @@ fn bert_tiny_in_int8_keeps_its_predictions() {
     let report = verify(Model::open(file.as_slice()).unwrap(), &checkpoint, &texts).unwrap();
     let head = &report.heads[0];
     println!("{:.4} of {} predictions agree", head.agreement, head.decisions);
-    assert!(head.decisions >= 10_000 && head.agreement >= 0.975, "{head:?}");
+    assert!(head.decisions >= 10_000 && head.agreement >= 0.98, "{head:?}");
 }
