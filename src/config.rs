@@ -104,6 +104,15 @@ impl ElectraConfig {
         tables + projection + self.num_hidden_layers * layer + head
     }
 
+    /// Multiply-accumulates of the encoder over a sequence of `tokens` tokens: the projection, and
+    /// of each layer the six dense products, q·k and p·v.
+    pub const fn multiply_accumulates(&self, tokens: usize) -> usize {
+        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let projection = if self.has_projection() { self.embedding_size * hidden } else { 0 };
+        let layer = 4 * hidden * hidden + 2 * hidden * inner + 2 * tokens * hidden;
+        tokens * (projection + self.num_hidden_layers * layer)
+    }
+
     /// The generator that trains this discriminator: as deep and narrower, with embeddings of the
     /// same width so that the two can share them. Its hidden size is a quarter of the
     /// discriminator's (a third for BASE), and a head is 64 wide, as in

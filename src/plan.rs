@@ -30,7 +30,7 @@ pub struct Plan {
     pub value_tiles: usize,
     /// [`Channels`] of the values, `[heads][head_size/16]`.
     pub value_channels: usize,
-    /// f32 `[tokens, heads]`: scales of the values.
+    /// f32 `[heads, tokens]`: scales of the values.
     pub value_scales: usize,
     /// int8 of a block of rows, each as wide as the widest input of a product.
     pub row_bytes: usize,

@@ -221,12 +221,16 @@ fn every_kernel_set_equals_scalar_on_shapes_of_all_kinds() {
                 keep(&y);
             }
             let mut y = x.clone();
-            (set.layer_norm)(&mut y, &weight, &weight, 1e-12);
-            (set.add)(&mut y, &x);
+            (set.add_and_norm)(&mut y, &x, &weight, &weight, 1e-12);
             keep(&y);
             let mut q = vec![0i8; x.len().next_multiple_of(8)];
-            let scale = (set.quantize)(&x, &mut q);
-            keep(&[scale.scale, scale.zero_point as f32]);
+            let scales = [
+                (set.quantize)(&x, &[], &mut q),
+                (set.quantize)(&x, &weight, &mut q),
+                (set.attention_weights)(&mut x.clone(), &weight, &mut q),
+            ];
+            keep(&scales.map(|scale| scale.scale));
+            keep(&scales.map(|scale| scale.zero_point as f32));
             keep(&q.iter().map(|&q| f32::from(q)).collect::<Vec<_>>());
             keep(&[(set.quantize_symmetric)(&x, &mut q)]);
             keep(&q.iter().map(|&q| f32::from(q)).collect::<Vec<_>>());

@@ -42,16 +42,15 @@ impl<'a> Attention<'a> {
     /// token `first`. Blocks come in order.
     pub fn keys_and_values(&self, cache: &mut KeyValues<'_>, block: &mut Block<'_>, first: usize, x: &[f32]) {
         let (hidden, head_size) = (self.config.hidden_size, self.config.head_size());
-        let Block { rows, scales, wide, narrow } = block;
+        let Block { rows, scales, wide, .. } = block;
         let out = wide.get_mut(..x.len()).unwrap_or_default();
-        let mut scratch = Scratch { rows, scales, smoothed: narrow };
+        let mut scratch = Scratch { rows, scales };
         dense(self.kernels, &mut scratch, &self.layer.key, x, out);
         for (token, row) in (first..).zip(out.chunks_exact(hidden)) {
             for (head, key) in row.chunks_exact(head_size).enumerate() {
                 self.pack_key(cache, head, token, key);
             }
         }
-        let mut scratch = Scratch { rows, scales, smoothed: narrow };
         dense(self.kernels, &mut scratch, &self.layer.value, x, out);
         for (token, row) in (first..).zip(out.chunks_exact(hidden)) {
             for (head, value) in row.chunks_exact(head_size).enumerate() {
@@ -81,11 +80,10 @@ impl<'a> Attention<'a> {
 
     fn pack_value(&self, cache: &mut KeyValues<'_>, head: usize, token: usize, value: &[f32]) {
         let (blocks, depth) = self.value_shape();
-        let heads = self.config.num_attention_heads;
         let mut quantized = [0i8; MAX_HEAD];
         let quantized = quantized.get_mut(..value.len()).unwrap_or_default();
         let scale = (self.kernels.quantize_symmetric)(value, quantized);
-        set(cache.value_scales, token * heads + head, scale);
+        set(cache.value_scales, head * self.length + token, scale);
         for (index, &q) in quantized.iter().enumerate() {
             let (block, lane) = (head * blocks + index / 16, index % 16);
             if let Some(channels) = cache.value_channels.get_mut(block) {
@@ -116,13 +114,13 @@ impl<'a> Attention<'a> {
         let (query, rest) = wide.split_at_mut_checked(n * hidden).unwrap_or_default();
         let (context, rest) = rest.split_at_mut_checked(n * hidden).unwrap_or_default();
         let scores = rest.get_mut(..n * self.length).unwrap_or_default();
-        dense(kernels, &mut Scratch { rows, scales, smoothed: narrow }, &self.layer.query, x, query);
+        dense(kernels, &mut Scratch { rows, scales }, &self.layer.query, x, query);
         for head in 0..self.config.num_attention_heads {
             let scratch = HeadScratch { rows, scales, out: narrow };
             self.attend_head(cache, head, scratch, query, scores, context);
         }
         let out = narrow.get_mut(..n * hidden).unwrap_or_default();
-        let mut scratch = Scratch { rows, scales, smoothed: &mut [] };
+        let mut scratch = Scratch { rows, scales };
         dense(kernels, &mut scratch, &self.layer.attention_output, context, out);
         add_and_norm(kernels, &self.layer.attention_norm, self.config.layer_norm_eps, x, out);
     }
@@ -147,7 +145,7 @@ impl<'a> Attention<'a> {
         let attention_scale = 1.0 / libm::sqrtf(size as f32);
         let quantized = rows.chunks_exact_mut(key_depth * 8).zip(scales.iter_mut());
         for (query, (row, scale)) in query.chunks_exact(hidden).zip(quantized) {
-            *scale = (kernels.quantize)(query.get(here.clone()).unwrap_or_default(), row);
+            *scale = (kernels.quantize)(query.get(here.clone()).unwrap_or_default(), &[], row);
             scale.scale *= attention_scale;
         }
         (kernels.matmul)(Matmul {
@@ -160,15 +158,10 @@ impl<'a> Attention<'a> {
         });
 
         let (value_blocks, value_depth) = self.value_shape();
-        let heads = self.config.num_attention_heads;
+        let value_scales = part(cache.value_scales, head, self.length);
         let quantized = rows.chunks_exact_mut(value_depth * 8).zip(scales.iter_mut());
         for (scores, (row, scale)) in scores.chunks_exact_mut(self.length).zip(quantized) {
-            (kernels.softmax)(scores);
-            let value_scales = cache.value_scales.iter().skip(head).step_by(heads);
-            for (p, value_scale) in scores.iter_mut().zip(value_scales) {
-                *p *= value_scale;
-            }
-            *scale = (kernels.quantize)(scores, row);
+            *scale = (kernels.attention_weights)(scores, value_scales, row);
         }
         let out = out.get_mut(..n * size).unwrap_or_default();
         (kernels.matmul)(Matmul {

@@ -24,12 +24,12 @@ pub fn embed(
     for ((position, token), row) in positions.zip(tokens).zip(embedded.chunks_exact_mut(width)) {
         row.copy_from_slice(position);
         tables.words.add_row(token.id as usize, row);
-        (kernels.add)(row, types.chunks_exact(width).nth(token.type_id.into()).unwrap_or_default());
-        (kernels.layer_norm)(row, weight, bias, config.layer_norm_eps);
+        let segment = types.chunks_exact(width).nth(token.type_id.into()).unwrap_or_default();
+        (kernels.add_and_norm)(row, segment, weight, bias, config.layer_norm_eps);
     }
     match tables.projection.as_ref() {
         Some(projection) => {
-            let mut scratch = Scratch { rows: block.rows, scales: block.scales, smoothed: block.narrow };
+            let mut scratch = Scratch { rows: block.rows, scales: block.scales };
             dense(kernels, &mut scratch, projection, embedded, x);
         }
         None => x.copy_from_slice(embedded),

@@ -16,9 +16,9 @@ pub fn feed_forward(
     let n = x.len() / config.hidden_size;
     let Block { rows, scales, wide, narrow } = block;
     let inner = wide.get_mut(..n * config.intermediate_size).unwrap_or_default();
-    dense(kernels, &mut Scratch { rows, scales, smoothed: narrow }, &layer.intermediate, x, inner);
+    dense(kernels, &mut Scratch { rows, scales }, &layer.intermediate, x, inner);
     (kernels.gelu)(inner);
     let out = narrow.get_mut(..x.len()).unwrap_or_default();
-    dense(kernels, &mut Scratch { rows, scales, smoothed: &mut [] }, &layer.output, inner, out);
+    dense(kernels, &mut Scratch { rows, scales }, &layer.output, inner, out);
     add_and_norm(kernels, &layer.output_norm, config.layer_norm_eps, x, out);
 }

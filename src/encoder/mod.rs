@@ -124,31 +124,16 @@ pub fn encode_observed(
     if residual.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
 }
 
-/// Quantises `x` `[n, width]`, each row padded to a multiple of 8.
-pub(crate) fn quantize_rows(
-    kernels: &KernelSet,
-    rows: &mut [i8],
-    scales: &mut [RowScale],
-    x: &[f32],
-    width: usize,
-) {
-    let rows = rows.chunks_exact_mut(width.next_multiple_of(8)).zip(scales);
-    for (x, (row, scale)) in x.chunks_exact(width).zip(rows) {
-        *scale = (kernels.quantize)(x, row);
-    }
-}
-
 /// The buffers that a dense layer works in.
 pub(crate) struct Scratch<'s> {
     /// int8 input rows.
     pub rows: &'s mut [i8],
     /// Their scales.
     pub scales: &'s mut [RowScale],
-    /// One row of smoothed input; may be empty for a layer without smoothing.
-    pub smoothed: &'s mut [f32],
 }
 
-/// A dense layer: quantises `x` `[n, inputs]` and multiplies, `out` `[n, outputs]`.
+/// A dense layer: quantises `x` `[n, inputs]`, each row padded to a multiple of 8, and multiplies:
+/// `out` `[n, outputs]`.
 pub(crate) fn dense(
     kernels: &KernelSet,
     scratch: &mut Scratch<'_>,
@@ -156,18 +141,11 @@ pub(crate) fn dense(
     x: &[f32],
     out: &mut [f32],
 ) {
-    let Scratch { rows, scales, smoothed } = scratch;
+    let Scratch { rows, scales } = scratch;
     let (width, smoothing) = (linear.inputs(), native(&linear.smoothing));
-    if smoothing.is_empty() {
-        quantize_rows(kernels, rows, scales, x, width);
-    } else if let Some(smoothed) = smoothed.get_mut(..width) {
-        let places = rows.chunks_exact_mut(width.next_multiple_of(8)).zip(scales.iter_mut());
-        for (x, (row, scale)) in x.chunks_exact(width).zip(places) {
-            for ((smoothed, x), factor) in smoothed.iter_mut().zip(x).zip(smoothing) {
-                *smoothed = x * factor;
-            }
-            *scale = (kernels.quantize)(smoothed, row);
-        }
+    let places = rows.chunks_exact_mut(width.next_multiple_of(8)).zip(scales.iter_mut());
+    for (x, (row, scale)) in x.chunks_exact(width).zip(places) {
+        *scale = (kernels.quantize)(x, smoothing, row);
     }
     product(kernels, rows, scales, linear, out);
 }
@@ -191,7 +169,6 @@ fn product(kernels: &KernelSet, rows: &[i8], scales: &[RowScale], linear: &Linea
 pub(crate) fn add_and_norm(kernels: &KernelSet, norm: &Norm, epsilon: f32, x: &mut [f32], y: &[f32]) {
     let (weight, bias) = norm.native();
     for (x, y) in x.chunks_exact_mut(weight.len()).zip(y.chunks_exact(weight.len())) {
-        (kernels.add)(x, y);
-        (kernels.layer_norm)(x, weight, bias, epsilon);
+        (kernels.add_and_norm)(x, y, weight, bias, epsilon);
     }
 }

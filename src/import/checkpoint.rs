@@ -47,6 +47,19 @@ pub struct HeadTensors {
     pub labels: Vec<String>,
 }
 
+impl HeadTensors {
+    /// ELECTRA's own head.
+    pub fn discriminator(hidden_size: usize) -> Self {
+        Self {
+            kind: HeadKind::Detect,
+            dense: Some(("discriminator_predictions.dense", hidden_size)),
+            norm: None,
+            output: Some("discriminator_predictions.dense_prediction"),
+            labels: vec!["replaced".to_owned()],
+        }
+    }
+}
+
 impl Checkpoint {
     /// Reads `config.json`, `vocab.txt`, `tokenizer_config.json` and the safetensors files of a
     /// folder, and checks every tensor's shape.
@@ -237,13 +250,7 @@ fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<
     let labels = labels(json);
     let mut heads = Vec::new();
     if tensors.contains("discriminator_predictions.dense.weight") {
-        heads.push(HeadTensors {
-            kind: HeadKind::Detect,
-            dense: Some(("discriminator_predictions.dense", hidden)),
-            norm: None,
-            output: Some("discriminator_predictions.dense_prediction"),
-            labels: vec!["replaced".to_owned()],
-        });
+        heads.push(HeadTensors::discriminator(hidden));
     }
     if tensors.contains("generator_predictions.dense.weight") {
         heads.push(HeadTensors {

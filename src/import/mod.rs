@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod error;
+mod random;
 mod tensors;
 mod vocabulary;
 

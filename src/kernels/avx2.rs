@@ -1,24 +1,104 @@
 //! x86-64 with AVX2: bytes widen to 16 bits and `vpmaddwd` adds pairs of products, exactly.
 
-use core::arch::x86_64::{
-    __m128i, __m256i, _mm_cvtepi8_epi16, _mm_loadl_epi64, _mm_loadu_si128, _mm256_add_epi32,
-    _mm256_broadcastsi128_si256, _mm256_cvtepi8_epi16, _mm256_madd_epi16, _mm256_setzero_si256,
-    _mm256_storeu_si256,
-};
+#[allow(clippy::wildcard_imports, reason = "the instruction set")]
+use core::arch::x86_64::*;
 
-use super::{KernelSet, Matmul, lanes, vectorised};
-use crate::kernels::RowScale;
+use super::lanes::{Join, LANES, Lanes};
+use super::{KernelSet, Matmul, RowScale, kernel_set};
 use crate::weights::{Channels, Tile};
 
-static KERNELS: KernelSet =
-    KernelSet { name: "avx2", matmul, gelu, softmax, layer_norm, add, quantize, quantize_symmetric };
+kernel_set!("avx2", Ymm, "avx2");
 
 /// The set, where this processor has the instructions.
 pub fn detect() -> Option<&'static KernelSet> {
     std::arch::is_x86_feature_detected!("avx2").then_some(&KERNELS)
 }
 
-vectorised!("avx2");
+/// Sixteen f32 in two registers.
+#[derive(Clone, Copy)]
+struct Ymm([__m256; 2]);
+
+// SAFETY of every block: a value of this type exists only where the instructions are.
+impl Lanes for Ymm {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([unsafe { _mm256_set1_ps(x) }; 2])
+    }
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        unsafe { Self([_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))]) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), self.0[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.0[1]);
+        }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.0, other.0);
+        Self(unsafe { [_mm256_add_ps(a, c), _mm256_add_ps(b, d)] })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.0, other.0);
+        Self(unsafe { [_mm256_sub_ps(a, c), _mm256_sub_ps(b, d)] })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.0, other.0);
+        Self(unsafe { [_mm256_mul_ps(a, c), _mm256_mul_ps(b, d)] })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.0, other.0);
+        Self(unsafe { [_mm256_div_ps(a, c), _mm256_div_ps(b, d)] })
+    }
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.0, other.0);
+        Self(unsafe { [_mm256_max_ps(a, c), _mm256_max_ps(b, d)] })
+    }
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.0, other.0);
+        Self(unsafe { [_mm256_min_ps(a, c), _mm256_min_ps(b, d)] })
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        unsafe {
+            let one = _mm256_set1_epi32(0x3f80_0000);
+            let a = _mm256_slli_epi32::<23>(_mm256_castps_si256(self.0[0]));
+            let b = _mm256_slli_epi32::<23>(_mm256_castps_si256(self.0[1]));
+            Self([
+                _mm256_castsi256_ps(_mm256_add_epi32(a, one)),
+                _mm256_castsi256_ps(_mm256_add_epi32(b, one)),
+            ])
+        }
+    }
+    #[inline(always)]
+    fn narrow(self, to: &mut [i8; LANES]) {
+        unsafe {
+            let (low, high) = (_mm256_cvtps_epi32(self.0[0]), _mm256_cvtps_epi32(self.0[1]));
+            // Packing works in halves of 128 bits: values 0 to 3, 8 to 11, 4 to 7, 12 to 15.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+    #[inline(always)]
+    fn fold<J: Join>(self) -> f32 {
+        unsafe {
+            let [low, high] = self.0;
+            let v = J::join(Self([low; 2]), Self([high; 2])).0[0];
+            let v = J::join(Self([v; 2]), Self([_mm256_permute2f128_ps::<1>(v, v); 2])).0[0];
+            let v = J::join(Self([v; 2]), Self([_mm256_permute_ps::<0b01_00_11_10>(v); 2])).0[0];
+            let v = J::join(Self([v; 2]), Self([_mm256_permute_ps::<0b10_11_00_01>(v); 2])).0[0];
+            _mm256_cvtss_f32(v)
+        }
+    }
+}
 
 fn matmul(product: Matmul<'_>) {
     let Matmul { rows, row_scales, tiles, channels, out, width } = product;
@@ -62,4 +142,22 @@ fn row_by_channels(row: &[i8], scale: RowScale, tiles: &[Tile], channels: &Chann
         let centred = sum - scale.zero_point * channels.column_sum[c];
         *out = centred as f32 * (scale.scale * channels.scale[c]) + channels.bias[c];
     }
+}
+
+/// 8 chains of `vpmaddwd` and `vpaddd`, 16 multiply-accumulates each.
+fn peak(rounds: usize) -> usize {
+    #[target_feature(enable = "avx2")]
+    fn chains(rounds: usize) {
+        let one = core::hint::black_box(_mm256_set1_epi16(1));
+        let mut sums = [_mm256_setzero_si256(); 8];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(*sum, one));
+            }
+        }
+        core::hint::black_box(sums);
+    }
+    // SAFETY: `detect` saw AVX2 before handing this set out.
+    unsafe { chains(rounds) };
+    rounds * 8 * 16
 }

@@ -1,18 +1,152 @@
 //! f32 arithmetic with one meaning on every machine.
 //!
 //! Only IEEE add, subtract, multiply, divide, square root and comparisons, in a fixed order: a
-//! reduction runs in 16 lanes and then down one fixed tree. A kernel set compiles these functions
-//! for its own instructions (they are inlined into it, and the loops vectorise), which changes
-//! their speed and not one bit of their results. Nothing here fuses a multiply with an add.
+//! reduction runs in 16 lanes and then down one fixed tree. The functions are written once over
+//! [`Lanes`], sixteen numbers; a kernel set gives its own registers for them, which changes their
+//! speed and not one bit of their results. Nothing here fuses a multiply with an add.
 //!
 //! Inputs are finite; what is not finite stays so and is refused by the callers' checks.
 
-/// Lanes of a reduction.
-const LANES: usize = 16;
+/// How many values are worked at once.
+pub const LANES: usize = 16;
 
 /// 1.5 · 2²³: adding it rounds an f32 of magnitude below 2²² to the nearest integer, ties to even,
 /// and leaves that integer in the low bits.
 const ROUND: f32 = 12_582_912.0;
+
+/// Sixteen f32 in the registers of one instruction set. Every operation is lane by lane.
+///
+/// An implementation is made of instructions that the processor may lack: values of it exist only
+/// inside functions that are compiled for them and reached after they were detected.
+pub trait Lanes: Copy {
+    /// `x` in every lane.
+    fn splat(x: f32) -> Self;
+    /// Reads sixteen.
+    fn load(from: &[f32; LANES]) -> Self;
+    /// Writes sixteen.
+    fn store(self, to: &mut [f32; LANES]);
+    /// self + other.
+    fn add(self, other: Self) -> Self;
+    /// self − other.
+    fn sub(self, other: Self) -> Self;
+    /// self · other.
+    fn mul(self, other: Self) -> Self;
+    /// self / other.
+    fn div(self, other: Self) -> Self;
+    /// The larger of two numbers; of two zeros either.
+    fn larger(self, other: Self) -> Self;
+    /// The smaller of two numbers; of two zeros either.
+    fn smaller(self, other: Self) -> Self;
+    /// 2ⁿ, where self = 1.5 · 2²³ + n with −126 ≤ n ≤ 127.
+    fn power_of_two(self) -> Self;
+    /// Nearest integers, ties to even, cut to −128..=127.
+    fn narrow(self, to: &mut [i8; LANES]);
+    /// Lane i joined with lane i + 8, then 4, 2 and 1 apart: what stands in the first lane.
+    fn fold<J: Join>(self) -> f32;
+}
+
+/// What a [`Lanes::fold`] does with two values. Types instead of closures, because those would not be
+/// compiled for the instructions of the function that they are passed to.
+pub trait Join {
+    /// Both together.
+    fn join<V: Lanes>(a: V, b: V) -> V;
+}
+
+/// a + b.
+pub struct Sum;
+/// The larger.
+pub struct Max;
+/// The smaller.
+pub struct Min;
+
+impl Join for Sum {
+    #[inline(always)]
+    fn join<V: Lanes>(a: V, b: V) -> V {
+        a.add(b)
+    }
+}
+impl Join for Max {
+    #[inline(always)]
+    fn join<V: Lanes>(a: V, b: V) -> V {
+        a.larger(b)
+    }
+}
+impl Join for Min {
+    #[inline(always)]
+    fn join<V: Lanes>(a: V, b: V) -> V {
+        a.smaller(b)
+    }
+}
+
+/// Lanes for any machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable([f32; LANES]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(core::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+impl Lanes for Portable {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([x; LANES])
+    }
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        Self(*from)
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        Self(self.0.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(0x3f80_0000))))
+    }
+    #[inline(always)]
+    fn narrow(self, to: &mut [i8; LANES]) {
+        for (to, x) in to.iter_mut().zip(self.0) {
+            let x = if x > -128.0 { x } else { -128.0 };
+            let x = if x < 127.0 { x } else { 127.0 };
+            *to = (x + ROUND).to_bits() as i8;
+        }
+    }
+    #[inline(always)]
+    fn fold<J: Join>(self) -> f32 {
+        let apart = |v: Self, by: usize| Self(core::array::from_fn(|i| v.0[(i + by) % LANES]));
+        let v = J::join(self, apart(self, 8));
+        let v = J::join(v, apart(v, 4));
+        let v = J::join(v, apart(v, 2));
+        J::join(v, apart(v, 1)).0[0]
+    }
+}
 
 /// Scale and zero point of one row of int8 activations: x ≈ scale · (q − zero_point).
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -24,172 +158,311 @@ pub struct RowScale {
     pub zero_point: i32,
 }
 
-/// Folds `row` in 16 lanes, lane i taking elements i, i + 16, …, and then pairwise: lanes 8 apart,
-/// 4 apart, 2, 1.
+/// How many parts of sixteen a row has, the last perhaps not whole.
 #[inline(always)]
-fn reduce(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = fold(*lane, value);
+fn parts(row: &[f32]) -> usize {
+    row.len().div_ceil(LANES)
+}
+
+/// Part `index` of a row; what is missing of it is `fill`.
+#[inline(always)]
+fn get<V: Lanes>(row: &[f32], index: usize, fill: f32) -> V {
+    let (parts, rest) = row.as_chunks();
+    match parts.get(index) {
+        Some(part) => V::load(part),
+        None => V::load(&padded(rest, fill)),
+    }
+}
+
+/// Writes part `index` of a row, as far as the row goes.
+#[inline(always)]
+fn put<V: Lanes>(row: &mut [f32], index: usize, value: V) {
+    let (parts, rest) = row.as_chunks_mut();
+    match parts.get_mut(index) {
+        Some(part) => value.store(part),
+        None => {
+            let mut all = [0.0; LANES];
+            value.store(&mut all);
+            copy(rest, &all);
         }
     }
-    for (lane, &value) in lanes.iter_mut().zip(rest) {
-        *lane = fold(*lane, value);
+}
+
+#[cold]
+fn padded(rest: &[f32], fill: f32) -> [f32; LANES] {
+    let mut all = [fill; LANES];
+    for (place, &value) in all.iter_mut().zip(rest) {
+        *place = value;
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        let (low, high) = lanes.split_at_mut(half);
-        for (a, &b) in low.iter_mut().zip(high.iter()) {
-            *a = join(*a, b);
-        }
-        half /= 2;
+    all
+}
+
+#[cold]
+fn copy<T: Copy>(rest: &mut [T], all: &[T; LANES]) {
+    for (place, &value) in rest.iter_mut().zip(all) {
+        *place = value;
     }
-    lanes[0]
-}
-
-#[inline(always)]
-fn sum(row: &[f32]) -> f32 {
-    reduce(row, 0.0, |a, b| a + b, |a, b| a + b)
-}
-
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if a > b { a } else { b }
-}
-
-#[inline(always)]
-fn smaller(a: f32, b: f32) -> f32 {
-    if a < b { a } else { b }
 }
 
 /// eˣ for x in −87..=88, clamped there; within 2 ulp.
 ///
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^r by a polynomial of degree 6 fitted for relative error.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
-    let x = smaller(larger(x, -87.0), 88.0);
-    let shifted = x * core::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
+fn exp_lanes<V: Lanes>(x: V) -> V {
+    let x = x.larger(V::splat(-87.0)).smaller(V::splat(88.0));
+    let shifted = x.mul(V::splat(core::f32::consts::LOG2_E)).add(V::splat(ROUND));
+    let n = shifted.sub(V::splat(ROUND));
     // ln 2 in two parts, the first short enough that n times it is exact
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let p = 1.383_683_5e-3_f32;
-    let p = p * r + 8.374_824e-3;
-    let p = p * r + 4.166_822_6e-2;
-    let p = p * r + 0.166_664_2;
-    let p = p * r + 0.499_999_9;
-    let p = p * r + 1.0;
-    let p = p * r + 1.0;
-    let two_to_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
-    p * two_to_n
+    let r = x.sub(n.mul(V::splat(0.693_359_4))).add(n.mul(V::splat(2.121_944_4e-4)));
+    polynomial(r, &[1.383_683_5e-3, 8.374_824e-3, 4.166_822_6e-2, 0.166_664_2, 0.499_999_9, 1.0, 1.0])
+        .mul(shifted.power_of_two())
+}
+
+/// Horner's rule, the highest power's coefficient first.
+#[inline(always)]
+fn polynomial<V: Lanes, const N: usize>(x: V, coefficients: &[f32; N]) -> V {
+    let mut value = V::splat(coefficients[0]);
+    for &coefficient in coefficients.iter().skip(1) {
+        value = value.mul(x).add(V::splat(coefficient));
+    }
+    value
 }
 
 /// The error function; absolute error below 4e-7.
 ///
 /// x·P(x²)/Q(x²), both of degree 5, fitted for relative error on |x| ≤ 3.93 where erf rounds to 1.
 #[inline(always)]
+fn erf_lanes<V: Lanes>(x: V) -> V {
+    const P: [f32; 6] = [
+        2.041_975_2e-6,
+        2.848_081_3e-4,
+        3.779_587_3e-3,
+        5.279_022e-2,
+        0.190_783_32,
+        core::f32::consts::FRAC_2_SQRT_PI,
+    ];
+    const Q: [f32; 6] = [3.800_409_5e-5, 1.165_207_5e-3, 1.499_739_4e-2, 0.114_257_31, 0.502_410_05, 1.0];
+    let x = x.larger(V::splat(-3.93)).smaller(V::splat(3.93));
+    let t = x.mul(x);
+    let ratio = x.mul(polynomial(t, &P)).div(polynomial(t, &Q));
+    ratio.larger(V::splat(-1.0)).smaller(V::splat(1.0))
+}
+
+/// eˣ of one number: x in −87..=88, clamped there; within 2 ulp.
+pub fn exp(x: f32) -> f32 {
+    exp_lanes(Portable::splat(x)).0[0]
+}
+
+/// The error function of one number; absolute error below 4e-7.
 pub fn erf(x: f32) -> f32 {
-    let x = smaller(larger(x, -3.93), 3.93);
-    let t = x * x;
-    let p = 2.041_975_2e-6_f32;
-    let p = p * t + 2.848_081_3e-4;
-    let p = p * t + 3.779_587_3e-3;
-    let p = p * t + 5.279_022e-2;
-    let p = p * t + 0.190_783_32;
-    let p = p * t + core::f32::consts::FRAC_2_SQRT_PI;
-    let q = 3.800_409_5e-5_f32;
-    let q = q * t + 1.165_207_5e-3;
-    let q = q * t + 1.499_739_4e-2;
-    let q = q * t + 0.114_257_31;
-    let q = q * t + 0.502_410_05;
-    let q = q * t + 1.0;
-    smaller(larger(x * p / q, -1.0), 1.0)
+    erf_lanes(Portable::splat(x)).0[0]
 }
 
 /// 1 / (1 + e⁻ˣ).
-#[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// GELU in its exact erf form, x·Φ(x), over a slice in place.
 #[inline(always)]
-pub fn gelu(row: &mut [f32]) {
-    for x in row {
-        *x = 0.5 * *x * (1.0 + erf(*x * core::f32::consts::FRAC_1_SQRT_2));
+pub fn gelu<V: Lanes>(row: &mut [f32]) {
+    for index in 0..parts(row) {
+        let x: V = get(row, index, 0.0);
+        let erf = erf_lanes(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)));
+        put(row, index, V::splat(0.5).mul(x).mul(V::splat(1.0).add(erf)));
     }
+}
+
+/// Replaces a row by the numerators of its softmax, e^(x − max), and returns 1 / their sum.
+#[inline(always)]
+fn exponentials<V: Lanes>(row: &mut [f32]) -> f32 {
+    let mut max = V::splat(f32::NEG_INFINITY);
+    for index in 0..parts(row) {
+        max = max.larger(get(row, index, f32::NEG_INFINITY));
+    }
+    let max = V::splat(max.fold::<Max>());
+    for index in 0..parts(row) {
+        put(row, index, exp_lanes(get::<V>(row, index, 0.0).sub(max)));
+    }
+    let mut sum = V::splat(0.0);
+    for index in 0..parts(row) {
+        sum = sum.add(get(row, index, 0.0));
+    }
+    1.0 / sum.fold::<Sum>()
 }
 
 /// Softmax of one row in place.
 #[inline(always)]
-pub fn softmax(row: &mut [f32]) {
-    let max = reduce(row, f32::NEG_INFINITY, larger, larger);
-    for x in row.iter_mut() {
-        *x = exp(*x - max);
-    }
-    let inverse = 1.0 / sum(row);
-    for x in row {
-        *x *= inverse;
+pub fn softmax<V: Lanes>(row: &mut [f32]) {
+    let inverse = V::splat(exponentials::<V>(row));
+    for index in 0..parts(row) {
+        put(row, index, get::<V>(row, index, 0.0).mul(inverse));
     }
 }
 
-/// LayerNorm of one row in place: (x − mean) / √(variance + ε) · weight + bias.
+/// x = LayerNorm(x + y) of one row: with z = x + y, (z − mean) / √(variance + ε) · weight + bias.
+/// An empty `y` adds nothing.
 #[inline(always)]
-pub fn layer_norm(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+pub fn add_and_norm<V: Lanes>(row: &mut [f32], y: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) {
     let length = row.len() as f32;
-    let mean = sum(row) / length;
-    for x in row.iter_mut() {
-        *x -= mean;
+    let mut sum = V::splat(0.0);
+    for index in 0..parts(row) {
+        let z = get::<V>(row, index, 0.0).add(get(y, index, 0.0));
+        put(row, index, z);
+        sum = sum.add(z);
     }
-    let squares = reduce(row, 0.0, |lane, x| lane + x * x, |a, b| a + b);
-    let inverse = 1.0 / libm::sqrtf(squares / length + epsilon);
-    for ((x, &weight), &bias) in row.iter_mut().zip(weight).zip(bias) {
-        *x = *x * inverse * weight + bias;
+    let mean = V::splat(sum.fold::<Sum>() / length);
+    let mut squares = V::splat(0.0);
+    for index in 0..parts(row) {
+        put(row, index, get::<V>(row, index, 0.0).sub(mean));
+        // Read again, so that what a last part lacks counts nothing.
+        let x: V = get(row, index, 0.0);
+        squares = squares.add(x.mul(x));
+    }
+    let variance = squares.fold::<Sum>() / length;
+    let inverse = V::splat(1.0 / libm::sqrtf(variance + epsilon));
+    for index in 0..parts(row) {
+        let x = get::<V>(row, index, 0.0).mul(inverse);
+        put(row, index, x.mul(get(weight, index, 0.0)).add(get(bias, index, 0.0)));
     }
 }
 
-/// Adds `other` to `row`.
-#[inline(always)]
-pub fn add(row: &mut [f32], other: &[f32]) {
-    for (x, &y) in row.iter_mut().zip(other) {
-        *x += y;
+/// What is quantised, computed part by part from one row or two.
+trait Values {
+    fn length(&self) -> usize;
+    fn get<V: Lanes>(&self, index: usize) -> V;
+}
+
+/// A row as it is.
+struct Plain<'a>(&'a [f32]);
+
+/// row · factors.
+struct Smoothed<'a>(&'a [f32], &'a [f32]);
+
+/// row · inverse · factors.
+struct Normalised<'a>(&'a [f32], f32, &'a [f32]);
+
+impl Values for Plain<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len()
+    }
+    #[inline(always)]
+    fn get<V: Lanes>(&self, index: usize) -> V {
+        get(self.0, index, 0.0)
     }
 }
 
-/// Quantises one row to int8 over its own range, 0 included. `quantized` may be longer than `row`;
-/// the rest becomes 0.
+impl Values for Smoothed<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len()
+    }
+    #[inline(always)]
+    fn get<V: Lanes>(&self, index: usize) -> V {
+        get::<V>(self.0, index, 0.0).mul(get(self.1, index, 0.0))
+    }
+}
+
+impl Values for Normalised<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len()
+    }
+    #[inline(always)]
+    fn get<V: Lanes>(&self, index: usize) -> V {
+        get::<V>(self.0, index, 0.0).mul(V::splat(self.1)).mul(get(self.2, index, 0.0))
+    }
+}
+
+/// Quantises `row · smoothing`, element by element, to int8 over its own range, 0 included; an empty
+/// `smoothing` is all ones. `quantized` may be longer than `row`; the rest becomes 0.
 #[inline(always)]
-pub fn quantize(row: &[f32], quantized: &mut [i8]) -> RowScale {
-    let min = reduce(row, 0.0, smaller, smaller);
-    let max = reduce(row, 0.0, larger, larger);
+pub fn quantize<V: Lanes>(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> RowScale {
+    if smoothing.is_empty() {
+        quantize_values::<V>(&Plain(row), quantized)
+    } else {
+        quantize_values::<V>(&Smoothed(row, smoothing), quantized)
+    }
+}
+
+/// softmax(scores) · value_scales, quantised like [`quantize`]; `scores` is left as scratch.
+#[inline(always)]
+pub fn attention_weights<V: Lanes>(
+    scores: &mut [f32],
+    value_scales: &[f32],
+    quantized: &mut [i8],
+) -> RowScale {
+    let inverse = exponentials::<V>(scores);
+    quantize_values::<V>(&Normalised(scores, inverse, value_scales), quantized)
+}
+
+#[inline(always)]
+fn quantize_values<V: Lanes>(values: &impl Values, quantized: &mut [i8]) -> RowScale {
+    let (mut low, mut high) = (V::splat(0.0), V::splat(0.0));
+    for index in 0..values.length().div_ceil(LANES) {
+        let x = values.get(index);
+        low = low.smaller(x);
+        high = high.larger(x);
+    }
+    let (min, max) = (low.fold::<Min>(), high.fold::<Max>());
     let range = max - min;
-    quantized.fill(0);
     // A row of zeros, or one so small that its inverse would overflow.
     if range < 1e-30 {
+        quantized.fill(0);
         return RowScale { scale: 1.0, zero_point: 0 };
     }
     let inverse = 255.0 / range;
     let zero = -128.0 - min * inverse + ROUND - ROUND;
-    for (q, &x) in quantized.iter_mut().zip(row) {
-        let value = smaller(larger(x * inverse + zero, -128.0), 127.0);
-        *q = (value + ROUND).to_bits() as i8;
+    let (inverse, shift) = (V::splat(inverse), V::splat(zero));
+    for index in 0..values.length().div_ceil(LANES) {
+        put_narrow(quantized, index, values.get::<V>(index).mul(inverse).add(shift));
     }
+    clear_from(quantized, values.length());
     RowScale { scale: range / 255.0, zero_point: zero as i32 }
 }
 
 /// Quantises one row to −127..=127 with zero at 0; x ≈ returned scale · q.
 #[inline(always)]
-pub fn quantize_symmetric(row: &[f32], quantized: &mut [i8]) -> f32 {
-    let max = reduce(row, 0.0, |a, b| larger(a, if b < 0.0 { -b } else { b }), larger);
-    quantized.fill(0);
+pub fn quantize_symmetric<V: Lanes>(row: &[f32], quantized: &mut [i8]) -> f32 {
+    let zero = V::splat(0.0);
+    let mut max = zero;
+    for index in 0..parts(row) {
+        let x = get(row, index, 0.0);
+        max = max.larger(x).larger(zero.sub(x));
+    }
+    let max = max.fold::<Max>();
     if max < 1e-30 {
+        quantized.fill(0);
         return 0.0;
     }
-    let inverse = 127.0 / max;
-    for (q, &x) in quantized.iter_mut().zip(row) {
-        let value = smaller(larger(x * inverse, -127.0), 127.0);
-        *q = (value + ROUND).to_bits() as i8;
+    let (inverse, end) = (V::splat(127.0 / max), V::splat(127.0));
+    for index in 0..parts(row) {
+        let x = get::<V>(row, index, 0.0).mul(inverse);
+        put_narrow(quantized, index, x.larger(zero.sub(end)).smaller(end));
     }
+    clear_from(quantized, row.len());
     max / 127.0
+}
+
+/// Writes part `index` of a quantised row, as far as the row goes.
+#[inline(always)]
+fn put_narrow<V: Lanes>(row: &mut [i8], index: usize, value: V) {
+    let (parts, rest) = row.as_chunks_mut();
+    match parts.get_mut(index) {
+        Some(part) => value.narrow(part),
+        None => {
+            let mut all = [0; LANES];
+            value.narrow(&mut all);
+            copy(rest, &all);
+        }
+    }
+}
+
+/// Zeros from place `length` on.
+#[inline(always)]
+fn clear_from(quantized: &mut [i8], length: usize) {
+    if let Some(rest @ [_, ..]) = quantized.get_mut(length..) {
+        rest.fill(0);
+    }
 }

@@ -39,7 +39,9 @@ pub struct Matmul<'a> {
 }
 
 /// One instruction set's primitives; their contracts are those of the functions of [`lanes`] of
-/// the same names, and of [`Matmul`].
+/// the same names, and of [`Matmul`]. `peak` repeats the set's multiply-accumulate instruction on
+/// registers that many times, without a load, and returns how many multiply-accumulates that were:
+/// timed, it is the bound that no product can pass.
 #[expect(missing_docs, reason = "named after what they point to")]
 pub struct KernelSet {
     /// How the command and the benchmarks call it.
@@ -47,10 +49,11 @@ pub struct KernelSet {
     pub matmul: fn(Matmul<'_>),
     pub gelu: fn(&mut [f32]),
     pub softmax: fn(&mut [f32]),
-    pub layer_norm: fn(&mut [f32], &[f32], &[f32], f32),
-    pub add: fn(&mut [f32], &[f32]),
-    pub quantize: fn(&[f32], &mut [i8]) -> RowScale,
+    pub attention_weights: fn(&mut [f32], &[f32], &mut [i8]) -> RowScale,
+    pub add_and_norm: fn(&mut [f32], &[f32], &[f32], &[f32], f32),
+    pub quantize: fn(&[f32], &[f32], &mut [i8]) -> RowScale,
     pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
+    pub peak: fn(usize) -> usize,
 }
 
 impl core::fmt::Debug for KernelSet {
@@ -73,27 +76,51 @@ pub fn best() -> &'static KernelSet {
     available().last().unwrap_or(&scalar::KERNELS)
 }
 
-/// The f32 primitives of [`lanes`] compiled for the named instructions.
-#[cfg(all(target_arch = "x86_64", feature = "std"))]
-macro_rules! vectorised {
-    ($features:literal) => {
-        super::vectorised!($features, gelu(row: &mut [f32]));
-        super::vectorised!($features, softmax(row: &mut [f32]));
-        super::vectorised!($features, layer_norm(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32));
-        super::vectorised!($features, add(row: &mut [f32], other: &[f32]));
-        super::vectorised!($features, quantize(row: &[f32], quantized: &mut [i8]) -> RowScale);
-        super::vectorised!($features, quantize_symmetric(row: &[f32], quantized: &mut [i8]) -> f32);
-    };
-    ($features:literal, $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
-        fn $name($($argument: $type),*) $(-> $result)? {
-            #[target_feature(enable = $features)]
-            fn compiled($($argument: $type),*) $(-> $result)? {
-                lanes::$name($($argument),*)
-            }
-            // SAFETY: `detect` saw the instructions before handing this set out.
-            unsafe { compiled($($argument),*) }
-        }
+/// A kernel set: `matmul` and `peak` of the file that asks for it, and the f32 primitives of
+/// [`lanes`] over its registers, compiled for the named instructions.
+macro_rules! kernel_set {
+    ($name:literal, $lanes:ty $(, $features:literal)?) => {
+        pub(super) static KERNELS: super::KernelSet = super::KernelSet {
+            name: $name,
+            matmul,
+            gelu: |row| super::compiled!([$($features)?] gelu::<$lanes>(row: &mut [f32])),
+            softmax: |row| super::compiled!([$($features)?] softmax::<$lanes>(row: &mut [f32])),
+            attention_weights: |scores, value_scales, quantized| super::compiled!(
+                [$($features)?] attention_weights::<$lanes>(
+                    scores: &mut [f32], value_scales: &[f32], quantized: &mut [i8]
+                ) -> super::RowScale
+            ),
+            add_and_norm: |row, y, weight, bias, epsilon| super::compiled!(
+                [$($features)?] add_and_norm::<$lanes>(
+                    row: &mut [f32], y: &[f32], weight: &[f32], bias: &[f32], epsilon: f32
+                )
+            ),
+            quantize: |row, smoothing, quantized| super::compiled!(
+                [$($features)?] quantize::<$lanes>(
+                    row: &[f32], smoothing: &[f32], quantized: &mut [i8]
+                ) -> super::RowScale
+            ),
+            quantize_symmetric: |row, quantized| super::compiled!(
+                [$($features)?] quantize_symmetric::<$lanes>(row: &[f32], quantized: &mut [i8]) -> f32
+            ),
+            peak,
+        };
     };
 }
-#[cfg(all(target_arch = "x86_64", feature = "std"))]
-use vectorised;
+use kernel_set;
+
+/// Calls a function of [`lanes`], compiled for the named instructions.
+macro_rules! compiled {
+    ([] $name:ident::<$lanes:ty>($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        super::lanes::$name::<$lanes>($($argument),*)
+    };
+    ([$features:literal] $name:ident::<$lanes:ty>($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {{
+        #[target_feature(enable = $features)]
+        fn compiled($($argument: $type),*) $(-> $result)? {
+            super::lanes::$name::<$lanes>($($argument),*)
+        }
+        // SAFETY: `detect` saw the instructions before handing this set out.
+        unsafe { compiled($($argument),*) }
+    }};
+}
+use compiled;

@@ -2,7 +2,7 @@
 
 use ndarray::ArrayView2;
 
-use crate::kernels::lanes::quantize_symmetric;
+use crate::kernels::lanes::{Portable, quantize_symmetric};
 use crate::weights::owned::Linear;
 use crate::weights::{Channels, Tile};
 
@@ -17,7 +17,7 @@ pub fn linear(weight: ArrayView2<'_, f32>, bias: &[f32]) -> Linear {
     let mut quantized = vec![0i8; depth * 8];
     for (output, row) in weight.rows().into_iter().enumerate() {
         let (block, lane) = (output / 16, output % 16);
-        channels[block].scale[lane] = quantize_symmetric(&row.to_vec(), &mut quantized);
+        channels[block].scale[lane] = quantize_symmetric::<Portable>(&row.to_vec(), &mut quantized);
         channels[block].bias[lane] = bias[output];
         channels[block].column_sum[lane] = quantized.iter().map(|&q| i32::from(q)).sum();
         for (part, tile) in quantized.as_chunks::<8>().0.iter().zip(&mut tiles[block * depth..]) {

@@ -68,7 +68,7 @@ fn predict(
         let here = index * config.hidden_size..(index + 1) * config.hidden_size;
         let x = workspace.residual.get(here).unwrap_or_default();
         let Block { rows, scales, wide, narrow } = &mut workspace.block;
-        let mut scratch = Scratch { rows, scales, smoothed: &mut [] };
+        let mut scratch = Scratch { rows, scales };
         let n = head::features(model, head, kernels, x, &mut scratch, narrow).len();
         let features = narrow.get_mut(..n).unwrap_or_default();
         let rows = rows.get_mut(..2 * depth * 8).unwrap_or_default();
@@ -101,9 +101,9 @@ fn predict(
 /// becomes the latter.
 fn quantize_finely(kernels: &KernelSet, x: &mut [f32], rows: &mut [i8]) -> [RowScale; 2] {
     let (coarse, fine) = rows.split_at_mut(rows.len() / 2);
-    let scale = (kernels.quantize)(x, coarse);
+    let scale = (kernels.quantize)(x, &[], coarse);
     for (x, &q) in x.iter_mut().zip(coarse.iter()) {
         *x -= (i32::from(q) - scale.zero_point) as f32 * scale.scale;
     }
-    [scale, (kernels.quantize)(x, fine)]
+    [scale, (kernels.quantize)(x, &[], fine)]
 }

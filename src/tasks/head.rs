@@ -22,7 +22,7 @@ pub fn every_token(
         let x = workspace.residual.get(first * hidden..(first + n) * hidden).unwrap_or_default();
         let block = &mut workspace.block;
         let Block { rows, scales, wide, narrow } = block;
-        let mut scratch = Scratch { rows, scales, smoothed: &mut [] };
+        let mut scratch = Scratch { rows, scales };
         let features = features(model, head, kernels, x, &mut scratch, wide);
         let logits = narrow.get_mut(..n * labels).unwrap_or_default();
         if let Some(output) = head.output.as_ref() {
@@ -52,7 +52,7 @@ pub fn features<'a>(
     if let Some(norm) = head.norm.as_ref() {
         let (weight, bias) = norm.native();
         for row in out.chunks_exact_mut(weight.len()) {
-            (kernels.layer_norm)(row, weight, bias, model.config().layer_norm_eps);
+            (kernels.add_and_norm)(row, &[], weight, bias, model.config().layer_norm_eps);
         }
     }
     out

@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 mod ask;
+mod bench;
 mod convert;
 mod inspect;
 mod plan;
@@ -43,6 +44,7 @@ enum Verb {
     Inspect(inspect::Inspect),
     Kernels(inspect::Kernels),
     Plan(plan::PlanVerb),
+    Bench(bench::Bench),
     #[cfg(feature = "train")]
     Corpus(train::CorpusVerb),
     #[cfg(feature = "train")]
@@ -129,6 +131,7 @@ fn main() -> ExitCode {
         Verb::Inspect(verb) => verb.run(),
         Verb::Kernels(verb) => verb.run(),
         Verb::Plan(verb) => verb.run(),
+        Verb::Bench(verb) => verb.run(),
         #[cfg(feature = "train")]
         Verb::Corpus(verb) => verb.run(),
         #[cfg(feature = "train")]

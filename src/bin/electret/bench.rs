@@ -1,0 +1,235 @@
+//! How fast this machine runs a model, and how near that is to what its instructions allow.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use electret::import::Checkpoint;
+use electret::kernels::{self, KernelSet, Matmul, RowScale};
+use electret::quantize::quantize;
+use electret::text::Token;
+use electret::weights::{AlignedBytes, Channels, Tile};
+use electret::{ElectraConfig, HeadKind, Model, Plan, Session};
+use serde_json::{Value, json};
+
+use super::{ModelFile, Output};
+
+/// Milliseconds a sequence, tokens a second, GOP/s, and the share of this machine's measured peak.
+///
+/// A multiply-accumulate counts as two operations. The peak is that of the kernel set's own
+/// multiply-accumulate instruction, timed without memory in the same run.
+///
+/// Example: electret bench --preset small --seq 8,32,128
+#[derive(Args)]
+pub struct Bench {
+    #[command(flatten)]
+    model: ModelFile,
+    /// tiny, small, base or large with random weights, instead of a model.
+    #[arg(long, conflicts_with = "model")]
+    preset: Option<String>,
+    /// Sequence lengths in tokens.
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
+    seq: Vec<usize>,
+    /// One kernel set instead of the fastest; `all` for each in turn.
+    #[arg(long, value_name = "SET")]
+    kernels: Option<String>,
+    /// Rows worked together; a larger block is faster and takes a larger arena.
+    #[arg(long, value_name = "ROWS")]
+    rows: Option<usize>,
+    /// Time the primitives too.
+    #[arg(long)]
+    primitives: bool,
+    /// Seconds spent on each line.
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+    seconds: f64,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Bench {
+    pub fn run(&self) -> Result<()> {
+        let bytes = self.subject()?;
+        let model = Model::open(bytes.as_slice())?;
+        let limit = model.config().max_position_embeddings;
+        let lengths = if self.seq.is_empty() { vec![8, 32, 128, 512] } else { self.seq.clone() };
+        let lengths: Vec<usize> = match self.seq.iter().find(|&&tokens| tokens > limit || tokens == 0) {
+            Some(tokens) => anyhow::bail!("--seq {tokens}: this model takes 1 to {limit} tokens"),
+            None => lengths.into_iter().filter(|&tokens| tokens <= limit).collect(),
+        };
+        let mut sets = Vec::new();
+        for set in self.sets()? {
+            let peak = peak(set);
+            if !self.output.json {
+                say!("{}: peak {:.1} GOP/s on one core", set.name, peak * 2e-9);
+                say!("tokens      min ms   median ms    tokens/s     GOP/s   of peak");
+            }
+            let mut rows = Vec::new();
+            for &tokens in &lengths {
+                rows.push(self.sentence(model, set, tokens, peak)?);
+            }
+            if self.primitives {
+                self.primitives(set, peak)?;
+            }
+            sets.push(json!({"kernels": set.name, "peak_gops": peak * 2e-9, "rows": rows}));
+        }
+        if self.output.json {
+            say!("{}", json!({"model": model.root().provenance.name.as_str(), "sets": sets}));
+        }
+        Ok(())
+    }
+
+    /// The model's bytes: a file's, the built-in one's, or random ones.
+    fn subject(&self) -> Result<AlignedBytes> {
+        let Some(name) = &self.preset else { return self.model.bytes() };
+        let config = ElectraConfig::preset(name)
+            .with_context(|| format!("--preset {name}: tiny, small, base or large"))?;
+        let checkpoint = Checkpoint::random(name, config, 1);
+        Ok(AlignedBytes::copy_of(&quantize(&checkpoint, "random weights", "none")?))
+    }
+
+    fn sets(&self) -> Result<Vec<&'static KernelSet>> {
+        match self.kernels.as_deref() {
+            None => Ok(vec![kernels::best()]),
+            Some("all") => Ok(kernels::available().collect()),
+            Some(name) => {
+                let set = kernels::available().find(|set| set.name == name);
+                let names: Vec<&str> = kernels::available().map(|set| set.name).collect();
+                let message = || format!("--kernels {name}: this machine has {}", names.join(", "));
+                Ok(vec![set.with_context(message)?])
+            }
+        }
+    }
+
+    /// Times the encoder and the model's first head on one sequence, and prints the line.
+    fn sentence(&self, model: Model<'_>, set: &'static KernelSet, tokens: usize, peak: f64) -> Result<Value> {
+        let config = model.config();
+        let rows = self.rows.unwrap_or(tokens.min(32));
+        ensure!(rows > 0, "--rows 0: at least one row is worked at a time");
+        let plan = Plan::with_block_rows(config, tokens, rows);
+        let mut arena = AlignedBytes::zeroed(plan.bytes());
+        let mut session = Session::with(model, arena.as_mut_slice(), plan, set)?;
+        let sequence = sequence(tokens, config.vocab_size);
+        session.token_logits_of(HeadKind::Detect, &sequence)?;
+        let times = repeat(Duration::from_secs_f64(self.seconds), || {
+            black_box(session.token_logits_of(HeadKind::Detect, black_box(&sequence)).is_ok());
+        });
+        let (min, median) = (times[0], times[times.len() / 2]);
+        let rate = config.multiply_accumulates(tokens) as f64 / min;
+        let row = json!({
+            "tokens": tokens, "min_ms": min * 1e3, "median_ms": median * 1e3, "tokens_per_second": tokens as f64 / median,
+            "gops": rate * 2e-9, "share_of_peak": rate / peak, "runs": times.len(), "block_rows": rows,
+        });
+        if !self.output.json {
+            say!(
+                "{tokens:6} {:11.3} {:11.3} {:11.0} {:9.1} {:8.1} %",
+                min * 1e3,
+                median * 1e3,
+                tokens as f64 / median,
+                rate * 2e-9,
+                rate / peak * 100.0
+            );
+        }
+        Ok(row)
+    }
+}
+
+impl Bench {
+    /// Times each primitive on ELECTRA-small's shapes.
+    fn primitives(&self, set: &KernelSet, peak: f64) -> Result<()> {
+        let budget = Duration::from_secs_f64(self.seconds / 4.0);
+        for (n, inputs, outputs) in [
+            (128, 256, 1024),
+            (128, 1024, 256),
+            (128, 256, 256),
+            (8, 256, 1024),
+            (1, 256, 1024),
+            (128, 64, 128),
+        ] {
+            let rows: Vec<i8> = (0..n * inputs).map(|i| (i * 37 % 251) as i8).collect();
+            let scales = vec![RowScale { scale: 0.01, zero_point: 3 }; n];
+            let tiles = vec![Tile([[3; 8]; 16]); outputs / 16 * inputs / 8];
+            let channels =
+                vec![Channels { scale: [0.1; 16], bias: [1.0; 16], column_sum: [9; 16] }; outputs / 16];
+            let mut out = vec![0.0; n * outputs];
+            let times = repeat(budget, || {
+                (set.matmul)(black_box(Matmul {
+                    rows: &rows,
+                    row_scales: &scales,
+                    tiles: &tiles,
+                    channels: &channels,
+                    out: &mut out,
+                    width: outputs,
+                }));
+            });
+            let rate = (n * inputs * outputs) as f64 / times[0];
+            say!(
+                "matmul {n:4} × {inputs:4} → {outputs:4} {:9.2} µs {:8.1} GOP/s {:6.1} %",
+                times[0] * 1e6,
+                rate * 2e-9,
+                rate / peak * 100.0
+            );
+        }
+        let x: Vec<f32> = (0..1024).map(|i| ((i * 37 % 251) as f32 - 125.0) * 0.02).collect();
+        let (weight, bias) = (vec![1.0; 256], vec![0.0; 256]);
+        let mut y = x.clone();
+        let mut q = vec![0i8; 1024];
+        let mut line = |name: &str,
+                        elements: usize,
+                        run: &mut dyn FnMut(&mut [f32], &mut [i8])|
+         -> Result<()> {
+            let times = repeat(budget / 4, || {
+                y.copy_from_slice(&x);
+                for _ in 0..20 {
+                    run(black_box(&mut y[..elements]), black_box(&mut q[..elements]));
+                }
+            });
+            say!("{name:20} {elements:5} elements {:8.3} ns each", times[0] / 20.0 / elements as f64 * 1e9);
+            Ok(())
+        };
+        line("gelu", 1024, &mut |y, _| (set.gelu)(y))?;
+        line("attention_weights", 128, &mut |y, q| {
+            black_box((set.attention_weights)(y, &weight[..128], q));
+        })?;
+        line("add_and_norm", 256, &mut |y, _| (set.add_and_norm)(y, &bias, &weight, &bias, 1e-12))?;
+        line("quantize", 256, &mut |y, q| {
+            black_box((set.quantize)(y, &weight, q));
+        })?;
+        line("quantize", 1024, &mut |y, q| {
+            black_box((set.quantize)(y, &[], q));
+        })?;
+        line("quantize_symmetric", 64, &mut |y, q| {
+            black_box((set.quantize_symmetric)(y, q));
+        })
+    }
+}
+
+/// Tokens that are spread over the vocabulary.
+fn sequence(tokens: usize, vocab_size: usize) -> Vec<Token> {
+    let mut tokens = vec![Token::default(); tokens];
+    for (index, token) in tokens.iter_mut().enumerate() {
+        token.id = (index * 7919 % vocab_size) as u32;
+    }
+    tokens
+}
+
+/// Multiply-accumulates a second of a set's own instruction: the best of many short spans.
+fn peak(set: &KernelSet) -> f64 {
+    let times = repeat(Duration::from_millis(300), || {
+        black_box((set.peak)(black_box(20_000)));
+    });
+    (set.peak)(20_000) as f64 / times[0]
+}
+
+/// Seconds of each run, sorted; at least three runs.
+fn repeat(budget: Duration, mut run: impl FnMut()) -> Vec<f64> {
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < 3 || begin.elapsed() < budget {
+        let start = Instant::now();
+        run();
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    times
+}
