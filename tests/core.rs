@@ -195,6 +195,7 @@ fn every_kernel_set_equals_scalar_on_shapes_of_all_kinds() {
             })
             .collect();
         let run = |set: &kernels::KernelSet| {
+            let a: Vec<i8> = a.iter().map(|q| q ^ set.flip as i8).collect();
             let mut out = vec![f32::NAN; rows * width];
             (set.matmul)(Matmul {
                 rows: &a,
@@ -223,17 +224,19 @@ fn every_kernel_set_equals_scalar_on_shapes_of_all_kinds() {
             let mut y = x.clone();
             (set.add_and_norm)(&mut y, &x, &weight, &weight, 1e-12);
             keep(&y);
+            let mut keep_quantised = |scale: RowScale, q: &[i8], flip: u8| {
+                keep(&[scale.scale, scale.zero_point as f32]);
+                keep(&q[..x.len()].iter().map(|&q| f32::from(q ^ flip as i8)).collect::<Vec<_>>());
+            };
             let mut q = vec![0i8; x.len().next_multiple_of(8)];
-            let scales = [
-                (set.quantize)(&x, &[], &mut q),
-                (set.quantize)(&x, &weight, &mut q),
-                (set.attention_weights)(&mut x.clone(), &weight, &mut q),
-            ];
-            keep(&scales.map(|scale| scale.scale));
-            keep(&scales.map(|scale| scale.zero_point as f32));
-            keep(&q.iter().map(|&q| f32::from(q)).collect::<Vec<_>>());
-            keep(&[(set.quantize_symmetric)(&x, &mut q)]);
-            keep(&q.iter().map(|&q| f32::from(q)).collect::<Vec<_>>());
+            for smoothing in [&[][..], &weight] {
+                let scale = (set.quantize)(&x, smoothing, &mut q);
+                keep_quantised(scale, &q, set.flip);
+            }
+            let scale = (set.attention_weights)(&mut x.clone(), &weight, &mut q);
+            keep_quantised(scale, &q, set.flip);
+            let scale = (set.quantize_symmetric)(&x, &mut q);
+            keep_quantised(RowScale { scale, zero_point: 0 }, &q, 0);
             bits
         };
         let expected = primitives(scalar);

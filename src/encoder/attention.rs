@@ -62,7 +62,7 @@ impl<'a> Attention<'a> {
     fn pack_key(&self, cache: &mut KeyValues<'_>, head: usize, token: usize, key: &[f32]) {
         let (blocks, depth) = self.key_shape();
         let mut quantized = [0i8; MAX_HEAD];
-        let quantized = quantized.get_mut(..depth * 8).unwrap_or_default();
+        let Some(quantized) = quantized.get_mut(..depth * 8) else { return };
         let scale = (self.kernels.quantize_symmetric)(key, quantized);
         let (block, lane) = (head * blocks + token / 16, token % 16);
         if let Some(channels) = cache.key_channels.get_mut(block) {
@@ -72,7 +72,7 @@ impl<'a> Attention<'a> {
             set(&mut channels.scale, lane, scale);
             set(&mut channels.column_sum, lane, quantized.iter().map(|&q| i32::from(q)).sum());
         }
-        let tiles = cache.key_tiles.iter_mut().skip(block * depth);
+        let tiles = cache.key_tiles.get_mut(block * depth..).unwrap_or_default();
         for (part, tile) in quantized.as_chunks::<8>().0.iter().zip(tiles) {
             set(&mut tile.0, lane, *part);
         }
@@ -81,27 +81,24 @@ impl<'a> Attention<'a> {
     fn pack_value(&self, cache: &mut KeyValues<'_>, head: usize, token: usize, value: &[f32]) {
         let (blocks, depth) = self.value_shape();
         let mut quantized = [0i8; MAX_HEAD];
-        let quantized = quantized.get_mut(..value.len()).unwrap_or_default();
+        let Some(quantized) = quantized.get_mut(..blocks * 16) else { return };
         let scale = (self.kernels.quantize_symmetric)(value, quantized);
         set(cache.value_scales, head * self.length + token, scale);
-        for (index, &q) in quantized.iter().enumerate() {
-            let (block, lane) = (head * blocks + index / 16, index % 16);
-            if let Some(channels) = cache.value_channels.get_mut(block) {
-                if token == 0 && lane == 0 {
-                    *channels = Channels { scale: [1.0; 16], ..bytemuck::Zeroable::zeroed() };
-                }
-                if let Some(sum) = channels.column_sum.get_mut(lane) {
-                    *sum += i32::from(q);
-                }
+        let tiles = cache.value_tiles.chunks_exact_mut(depth).skip(head * blocks);
+        let blocks = tiles.zip(cache.value_channels.iter_mut().skip(head * blocks));
+        for ((tiles, channels), quantized) in blocks.zip(quantized.as_chunks::<16>().0) {
+            let Some(tile) = tiles.get_mut(token / 8) else { continue };
+            // What stood here belongs to another sequence.
+            if token == 0 {
+                *channels = Channels { scale: [1.0; 16], ..bytemuck::Zeroable::zeroed() };
             }
-            if let Some(row) =
-                cache.value_tiles.get_mut(block * depth + token / 8).and_then(|tile| tile.0.get_mut(lane))
-            {
-                // What stood here belongs to another sequence.
-                if token.is_multiple_of(8) {
-                    *row = [0; 8];
-                }
+            if token.is_multiple_of(8) {
+                *tile = bytemuck::Zeroable::zeroed();
+            }
+            let lanes = tile.0.iter_mut().zip(&mut channels.column_sum);
+            for ((row, sum), &q) in lanes.zip(quantized) {
                 set(row, token % 8, q);
+                *sum += i32::from(q);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! x86-64 with AVX-512 VNNI: one `vpdpbusd` takes 8 channels × 8 inputs of a row.
 //!
-//! `vpdpbusd` wants unsigned activations: they go in with 128 added (the sign bit flipped), and
-//! 128 column sums come off again with the zero point, in exact integers.
+//! `vpdpbusd` wants unsigned activations: they are written with 128 added (the sign bit flipped),
+//! and 128 column sums come off again with the zero point, in exact integers.
 
 #[allow(clippy::wildcard_imports, reason = "the instruction set")]
 use core::arch::x86_64::*;
@@ -78,6 +78,14 @@ impl Lanes for Zmm {
         unsafe {
             let bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(self.0));
             _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+    const FLIP: u8 = 0x80;
+    #[inline(always)]
+    fn narrow_activation(self, to: &mut [i8; LANES]) {
+        unsafe {
+            let bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(self.0));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
         }
     }
     #[inline(always)]
@@ -165,7 +173,6 @@ unsafe fn rows_by_channels<const R: usize, const S: usize>(part: Matmul<'_>, col
     let Matmul { rows, row_scales, tiles, channels, out, width } = part;
     let depth = tiles.len() / S;
     debug_assert!(row_scales.len() == R && channels.len() == S && rows.len() >= R * depth * 8);
-    let flip = _mm512_set1_epi8(-128);
     let mut sums = [[[_mm512_setzero_si512(); 2]; S]; R];
     for k in 0..depth {
         let mut weights = [[_mm512_setzero_si512(); 2]; S];
@@ -179,7 +186,7 @@ unsafe fn rows_by_channels<const R: usize, const S: usize>(part: Matmul<'_>, col
         for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: `rows` holds R rows of 8 · depth bytes.
             let bytes = unsafe { rows.as_ptr().add((r * depth + k) * 8).cast::<i64>().read_unaligned() };
-            let unsigned = _mm512_xor_si512(_mm512_set1_epi64(bytes), flip);
+            let unsigned = _mm512_set1_epi64(bytes);
             for (sums, weights) in sums.iter_mut().zip(weights) {
                 sums[0] = _mm512_dpbusd_epi32(sums[0], unsigned, weights[0]);
                 sums[1] = _mm512_dpbusd_epi32(sums[1], unsigned, weights[1]);

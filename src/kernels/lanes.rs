@@ -41,6 +41,14 @@ pub trait Lanes: Copy {
     fn power_of_two(self) -> Self;
     /// Nearest integers, ties to even, cut to −128..=127.
     fn narrow(self, to: &mut [i8; LANES]);
+    /// Which bits of an activation's byte are turned for the set's multiply instruction: 0x80 where
+    /// that takes unsigned activations.
+    const FLIP: u8 = 0;
+    /// [`Lanes::narrow`] with [`Lanes::FLIP`].
+    #[inline(always)]
+    fn narrow_activation(self, to: &mut [i8; LANES]) {
+        self.narrow(to);
+    }
     /// Lane i joined with lane i + 8, then 4, 2 and 1 apart: what stands in the first lane.
     fn fold<J: Join>(self) -> f32;
 }
@@ -329,6 +337,8 @@ pub fn add_and_norm<V: Lanes>(row: &mut [f32], y: &[f32], weight: &[f32], bias: 
 
 /// What is quantised, computed part by part from one row or two.
 trait Values {
+    /// Whether none is below zero.
+    const POSITIVE: bool = false;
     fn length(&self) -> usize;
     fn get<V: Lanes>(&self, index: usize) -> V;
 }
@@ -365,6 +375,7 @@ impl Values for Smoothed<'_> {
 }
 
 impl Values for Normalised<'_> {
+    const POSITIVE: bool = true;
     #[inline(always)]
     fn length(&self) -> usize {
         self.0.len()
@@ -376,13 +387,14 @@ impl Values for Normalised<'_> {
 }
 
 /// Quantises `row · smoothing`, element by element, to int8 over its own range, 0 included; an empty
-/// `smoothing` is all ones. `quantized` may be longer than `row`; the rest becomes 0.
+/// `smoothing` is all ones. `quantized` may be longer than `row`; the rest becomes zero bytes. Bytes
+/// have the bits of [`Lanes::FLIP`] turned.
 #[inline(always)]
 pub fn quantize<V: Lanes>(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> RowScale {
     if smoothing.is_empty() {
-        quantize_values::<V>(&Plain(row), quantized)
+        quantize_values::<V, _>(&Plain(row), quantized)
     } else {
-        quantize_values::<V>(&Smoothed(row, smoothing), quantized)
+        quantize_values::<V, _>(&Smoothed(row, smoothing), quantized)
     }
 }
 
@@ -394,29 +406,41 @@ pub fn attention_weights<V: Lanes>(
     quantized: &mut [i8],
 ) -> RowScale {
     let inverse = exponentials::<V>(scores);
-    quantize_values::<V>(&Normalised(scores, inverse, value_scales), quantized)
+    quantize_values::<V, _>(&Normalised(scores, inverse, value_scales), quantized)
 }
 
 #[inline(always)]
-fn quantize_values<V: Lanes>(values: &impl Values, quantized: &mut [i8]) -> RowScale {
+fn quantize_values<V: Lanes, X: Values>(values: &X, quantized: &mut [i8]) -> RowScale {
     let (mut low, mut high) = (V::splat(0.0), V::splat(0.0));
     for index in 0..values.length().div_ceil(LANES) {
         let x = values.get(index);
-        low = low.smaller(x);
+        if !X::POSITIVE {
+            low = low.smaller(x);
+        }
         high = high.larger(x);
     }
-    let (min, max) = (low.fold::<Min>(), high.fold::<Max>());
+    let min = if X::POSITIVE { 0.0 } else { low.fold::<Min>() };
+    let max = high.fold::<Max>();
     let range = max - min;
     // A row of zeros, or one so small that its inverse would overflow.
     if range < 1e-30 {
-        quantized.fill(0);
+        quantized.fill(V::FLIP as i8);
         return RowScale { scale: 1.0, zero_point: 0 };
     }
     let inverse = 255.0 / range;
     let zero = -128.0 - min * inverse + ROUND - ROUND;
     let (inverse, shift) = (V::splat(inverse), V::splat(zero));
     for index in 0..values.length().div_ceil(LANES) {
-        put_narrow(quantized, index, values.get::<V>(index).mul(inverse).add(shift));
+        let x = values.get::<V>(index).mul(inverse).add(shift);
+        let (parts, rest) = quantized.as_chunks_mut();
+        match parts.get_mut(index) {
+            Some(part) => x.narrow_activation(part),
+            None => {
+                let mut all = [0; LANES];
+                x.narrow_activation(&mut all);
+                copy(rest, &all);
+            }
+        }
     }
     clear_from(quantized, values.length());
     RowScale { scale: range / 255.0, zero_point: zero as i32 }
@@ -439,24 +463,19 @@ pub fn quantize_symmetric<V: Lanes>(row: &[f32], quantized: &mut [i8]) -> f32 {
     let (inverse, end) = (V::splat(127.0 / max), V::splat(127.0));
     for index in 0..parts(row) {
         let x = get::<V>(row, index, 0.0).mul(inverse);
-        put_narrow(quantized, index, x.larger(zero.sub(end)).smaller(end));
+        let x = x.larger(zero.sub(end)).smaller(end);
+        let (parts, rest) = quantized.as_chunks_mut();
+        match parts.get_mut(index) {
+            Some(part) => x.narrow(part),
+            None => {
+                let mut all = [0; LANES];
+                x.narrow(&mut all);
+                copy(rest, &all);
+            }
+        }
     }
     clear_from(quantized, row.len());
     max / 127.0
-}
-
-/// Writes part `index` of a quantised row, as far as the row goes.
-#[inline(always)]
-fn put_narrow<V: Lanes>(row: &mut [i8], index: usize, value: V) {
-    let (parts, rest) = row.as_chunks_mut();
-    match parts.get_mut(index) {
-        Some(part) => value.narrow(part),
-        None => {
-            let mut all = [0; LANES];
-            value.narrow(&mut all);
-            copy(rest, &all);
-        }
-    }
 }
 
 /// Zeros from place `length` on.

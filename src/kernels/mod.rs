@@ -24,7 +24,7 @@ use crate::weights::{Channels, Tile};
 /// `[n][width]` with `16 · (channels.len() − 1) < width ≤ 16 · channels.len()`.
 #[derive(Debug)]
 pub struct Matmul<'a> {
-    /// int8 activations, each row padded with zeros to a multiple of 8.
+    /// int8 activations, each row padded to a multiple of 8, in the bytes of the set's `quantize`.
     pub rows: &'a [i8],
     /// Scale and zero point of each row.
     pub row_scales: &'a [RowScale],
@@ -41,7 +41,8 @@ pub struct Matmul<'a> {
 /// One instruction set's primitives; their contracts are those of the functions of [`lanes`] of
 /// the same names, and of [`Matmul`]. `peak` repeats the set's multiply-accumulate instruction on
 /// registers that many times, without a load, and returns how many multiply-accumulates that were:
-/// timed, it is the bound that no product can pass.
+/// timed, it is the bound that no product can pass. `quantize` and `attention_weights` write an
+/// activation q as the byte q ^ `flip`, which is how the set's `matmul` wants it.
 #[expect(missing_docs, reason = "named after what they point to")]
 pub struct KernelSet {
     /// How the command and the benchmarks call it.
@@ -53,6 +54,7 @@ pub struct KernelSet {
     pub add_and_norm: fn(&mut [f32], &[f32], &[f32], &[f32], f32),
     pub quantize: fn(&[f32], &[f32], &mut [i8]) -> RowScale,
     pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
+    pub flip: u8,
     pub peak: fn(usize) -> usize,
 }
 
@@ -103,6 +105,7 @@ macro_rules! kernel_set {
             quantize_symmetric: |row, quantized| super::compiled!(
                 [$($features)?] quantize_symmetric::<$lanes>(row: &[f32], quantized: &mut [i8]) -> f32
             ),
+            flip: <$lanes as super::lanes::Lanes>::FLIP,
             peak,
         };
     };

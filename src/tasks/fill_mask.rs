@@ -103,6 +103,7 @@ fn quantize_finely(kernels: &KernelSet, x: &mut [f32], rows: &mut [i8]) -> [RowS
     let (coarse, fine) = rows.split_at_mut(rows.len() / 2);
     let scale = (kernels.quantize)(x, &[], coarse);
     for (x, &q) in x.iter_mut().zip(coarse.iter()) {
+        let q = q ^ kernels.flip as i8;
         *x -= (i32::from(q) - scale.zero_point) as f32 * scale.scale;
     }
     [scale, (kernels.quantize)(x, &[], fine)]
