@@ -100,6 +100,9 @@ impl Lanes for Zmm {
     }
 }
 
+/// How far ahead weights are asked for, in bytes: the processor's own prefetching stops at every page.
+const AHEAD: usize = 2048;
+
 /// Rows whose activations stay in the first-level cache while the weights go by.
 const PANEL: usize = 32;
 
@@ -181,6 +184,8 @@ unsafe fn rows_by_channels<const R: usize, const S: usize>(part: Matmul<'_>, col
             unsafe {
                 let pointer = tiles.as_ptr().add(strip * depth + k).cast::<__m512i>();
                 *weights = [_mm512_load_si512(pointer), _mm512_load_si512(pointer.add(1))];
+                _mm_prefetch::<_MM_HINT_T0>(pointer.wrapping_byte_add(AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(pointer.wrapping_byte_add(AHEAD + 64).cast());
             }
         }
         for (r, sums) in sums.iter_mut().enumerate() {
