@@ -8,8 +8,14 @@
 mod avx2;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod avx512vnni;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod dotprod;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod i8mm;
 #[forbid(unsafe_code)]
 pub mod lanes;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 #[forbid(unsafe_code)]
 mod scalar;
 
@@ -64,11 +70,17 @@ impl core::fmt::Debug for KernelSet {
     }
 }
 
-/// Every set that this machine can run, the portable one first, the fastest last.
+/// Every set that this machine can run, the portable one first, the fastest last. With `std` the
+/// processor is asked; without, what the crate was compiled for counts.
 pub fn available() -> impl Iterator<Item = &'static KernelSet> {
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
     let vector = [avx2::detect(), avx512vnni::detect()];
-    #[cfg(not(all(target_arch = "x86_64", feature = "std")))]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    let vector = [neon::detect(), dotprod::detect(), i8mm::detect()];
+    #[cfg(not(any(
+        all(target_arch = "x86_64", feature = "std"),
+        all(target_arch = "aarch64", target_endian = "little")
+    )))]
     let vector: [Option<&'static KernelSet>; 0] = [];
     core::iter::once(&scalar::KERNELS).chain(vector.into_iter().flatten())
 }
@@ -77,6 +89,20 @@ pub fn available() -> impl Iterator<Item = &'static KernelSet> {
 pub fn best() -> &'static KernelSet {
     available().last().unwrap_or(&scalar::KERNELS)
 }
+
+/// Whether the processor has an extension: asked at run time where there is an OS to ask.
+#[cfg(target_arch = "aarch64")]
+macro_rules! has_arm_feature {
+    ($name:tt) => {{
+        #[cfg(feature = "std")]
+        let has = std::arch::is_aarch64_feature_detected!($name);
+        #[cfg(not(feature = "std"))]
+        let has = cfg!(target_feature = $name);
+        has
+    }};
+}
+#[cfg(target_arch = "aarch64")]
+use has_arm_feature;
 
 /// A kernel set: `matmul` and `peak` of the file that asks for it, and the f32 primitives of
 /// [`lanes`] over its registers, compiled for the named instructions.

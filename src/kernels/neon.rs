@@ -1,0 +1,233 @@
+//! aarch64 with NEON alone (Cortex-A53, A72): `smull` and `smlal` add two products in 16 bits, where
+//! 2 · 128 · 127 still fits, and `sadalp` adds the pairs of that to 32 bits, exactly.
+
+#[allow(clippy::wildcard_imports, reason = "the instruction set")]
+use core::arch::aarch64::*;
+
+use super::lanes::{Join, LANES, Lanes};
+use super::{KernelSet, Matmul, RowScale, kernel_set};
+use crate::weights::{Channels, Tile};
+
+kernel_set!("neon", Quads);
+
+/// The set; every aarch64 has it.
+pub fn detect() -> Option<&'static KernelSet> {
+    Some(&KERNELS)
+}
+
+/// Rows that share one pass over the weights.
+const ROWS: usize = 2;
+
+fn matmul(product: Matmul<'_>) {
+    let Matmul { rows, row_scales, tiles, channels, out, width } = product;
+    let depth = tiles.len() / channels.len().max(1);
+    let blocks = tiles.chunks_exact(depth.max(1)).zip(channels);
+    for (block, (tiles, channels)) in blocks.enumerate() {
+        let groups = rows.chunks(ROWS * depth * 8).zip(row_scales.chunks(ROWS));
+        for ((rows, scales), out) in groups.zip(out.chunks_mut(ROWS * width)) {
+            let sums = if scales.len() == ROWS {
+                sums_of::<ROWS>(rows, tiles)
+            } else {
+                let [sums] = sums_of::<1>(rows, tiles);
+                [sums; ROWS]
+            };
+            for ((sums, &scale), out) in sums.into_iter().zip(scales).zip(out.chunks_mut(width)) {
+                let end = width.min(block * 16 + 16);
+                let Some(out) = out.get_mut(block * 16..end) else { continue };
+                finish(sums, scale, channels, out);
+            }
+        }
+    }
+}
+
+/// Products of `R` rows with 16 channels: `[rows][channels]`, four channels a register.
+fn sums_of<const R: usize>(rows: &[i8], tiles: &[Tile]) -> [[int32x4_t; 4]; R] {
+    // SAFETY: NEON is part of aarch64.
+    let mut result = [[unsafe { vdupq_n_s32(0) }; 4]; R];
+    let (row, _) = rows.as_chunks::<8>();
+    let depth = tiles.len();
+    for half in 0..2 {
+        // Eight channels of four partial sums.
+        // SAFETY: NEON is part of aarch64.
+        let mut sums = [[unsafe { vdupq_n_s32(0) }; 8]; R];
+        let mut pairs = tiles.chunks_exact(2);
+        for (k, pair) in (0..).step_by(2).zip(&mut pairs) {
+            let [first, second] = [&pair[0], &pair[1]];
+            for channel in 0..8 {
+                let (a, b) = (&first.0[half * 8 + channel], &second.0[half * 8 + channel]);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let (x, y) = (&row[r * depth + k], &row[r * depth + k + 1]);
+                    // SAFETY: each load reads an array of 8.
+                    unsafe {
+                        let products = vmull_s8(vld1_s8(x.as_ptr()), vld1_s8(a.as_ptr()));
+                        let products = vmlal_s8(products, vld1_s8(y.as_ptr()), vld1_s8(b.as_ptr()));
+                        sums[channel] = vpadalq_s16(sums[channel], products);
+                    }
+                }
+            }
+        }
+        if let [last] = pairs.remainder() {
+            for channel in 0..8 {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let (x, a) = (&row[r * depth + depth - 1], &last.0[half * 8 + channel]);
+                    // SAFETY: each load reads an array of 8.
+                    unsafe {
+                        let products = vmull_s8(vld1_s8(x.as_ptr()), vld1_s8(a.as_ptr()));
+                        sums[channel] = vpadalq_s16(sums[channel], products);
+                    }
+                }
+            }
+        }
+        for (result, s) in result.iter_mut().zip(&sums) {
+            // SAFETY: NEON is part of aarch64.
+            unsafe {
+                for quad in 0..2 {
+                    let [a, b, c, d] = [s[quad * 4], s[quad * 4 + 1], s[quad * 4 + 2], s[quad * 4 + 3]];
+                    result[half * 2 + quad] = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+                }
+            }
+        }
+    }
+    result
+}
+
+/// Sums of 16 channels → scaled f32 with bias; `out` holds the channels that exist.
+#[inline(always)]
+pub(super) fn finish(sums: [int32x4_t; 4], row: RowScale, channels: &Channels, out: &mut [f32]) {
+    let mut values = [0.0; 16];
+    // SAFETY: NEON is part of aarch64, and every pointer is to four of sixteen values.
+    unsafe {
+        for (quad, sum) in sums.into_iter().enumerate() {
+            let at = quad * 4;
+            let column_sum = vld1q_s32(channels.column_sum.as_ptr().add(at));
+            let centred = vmlsq_s32(sum, column_sum, vdupq_n_s32(row.zero_point));
+            let scale = vmulq_f32(vdupq_n_f32(row.scale), vld1q_f32(channels.scale.as_ptr().add(at)));
+            let scaled = vmulq_f32(vcvtq_f32_s32(centred), scale);
+            let value = vaddq_f32(scaled, vld1q_f32(channels.bias.as_ptr().add(at)));
+            vst1q_f32(values.as_mut_ptr().add(at), value);
+        }
+    }
+    match out.first_chunk_mut() {
+        Some(out) => *out = values,
+        None => {
+            for (out, value) in out.iter_mut().zip(values) {
+                *out = value;
+            }
+        }
+    }
+}
+
+/// Sixteen f32 in four registers.
+#[derive(Clone, Copy)]
+pub(super) struct Quads([float32x4_t; 4]);
+
+/// One instruction on each of the four registers.
+macro_rules! each_quad {
+    ($a:expr, $b:expr, $instruction:ident) => {{
+        let ([a, b, c, d], [e, f, g, h]) = ($a.0, $b.0);
+        // SAFETY: NEON is part of aarch64.
+        Self(unsafe { [$instruction(a, e), $instruction(b, f), $instruction(c, g), $instruction(d, h)] })
+    }};
+}
+
+// SAFETY of every block: NEON is part of aarch64, and arrays of sixteen hold four quads.
+impl Lanes for Quads {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([unsafe { vdupq_n_f32(x) }; 4])
+    }
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        let p = from.as_ptr();
+        Self(unsafe { [vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))] })
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        let p = to.as_mut_ptr();
+        unsafe {
+            vst1q_f32(p, self.0[0]);
+            vst1q_f32(p.add(4), self.0[1]);
+            vst1q_f32(p.add(8), self.0[2]);
+            vst1q_f32(p.add(12), self.0[3]);
+        }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        each_quad!(self, other, vaddq_f32)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        each_quad!(self, other, vsubq_f32)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        each_quad!(self, other, vmulq_f32)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        each_quad!(self, other, vdivq_f32)
+    }
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        each_quad!(self, other, vmaxq_f32)
+    }
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        each_quad!(self, other, vminq_f32)
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        let [a, b, c, d] = self.0;
+        unsafe {
+            let one = vdupq_n_s32(0x3f80_0000);
+            let shifted = [
+                vshlq_n_s32::<23>(vreinterpretq_s32_f32(a)),
+                vshlq_n_s32::<23>(vreinterpretq_s32_f32(b)),
+                vshlq_n_s32::<23>(vreinterpretq_s32_f32(c)),
+                vshlq_n_s32::<23>(vreinterpretq_s32_f32(d)),
+            ];
+            Self([
+                vreinterpretq_f32_s32(vaddq_s32(shifted[0], one)),
+                vreinterpretq_f32_s32(vaddq_s32(shifted[1], one)),
+                vreinterpretq_f32_s32(vaddq_s32(shifted[2], one)),
+                vreinterpretq_f32_s32(vaddq_s32(shifted[3], one)),
+            ])
+        }
+    }
+    #[inline(always)]
+    fn narrow(self, to: &mut [i8; LANES]) {
+        let [a, b, c, d] = self.0;
+        unsafe {
+            let low = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a)), vqmovn_s32(vcvtnq_s32_f32(b)));
+            let high = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(c)), vqmovn_s32(vcvtnq_s32_f32(d)));
+            vst1q_s8(to.as_mut_ptr(), vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+        }
+    }
+    #[inline(always)]
+    fn fold<J: Join>(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        let v = J::join(Self([a, b, a, b]), Self([c, d, c, d])).0;
+        let v = J::join(Self([v[0]; 4]), Self([v[1]; 4])).0[0];
+        unsafe {
+            let v = J::join(Self([v; 4]), Self([vextq_f32::<2>(v, v); 4])).0[0];
+            let v = J::join(Self([v; 4]), Self([vextq_f32::<1>(v, v); 4])).0[0];
+            vgetq_lane_f32::<0>(v)
+        }
+    }
+}
+
+/// 16 chains of `smlal`, 8 multiply-accumulates each.
+fn peak(rounds: usize) -> usize {
+    // SAFETY: NEON is part of aarch64.
+    unsafe {
+        let one = core::hint::black_box(vdup_n_s8(1));
+        let mut sums = [vdupq_n_s16(0); 16];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = vmlal_s8(*sum, one, core::hint::black_box(one));
+            }
+        }
+        core::hint::black_box(sums);
+    }
+    rounds * 16 * 8
+}
