@@ -3,6 +3,8 @@
 #![cfg(feature = "convert")]
 
 mod common;
+#[path = "golden/logits.rs"]
+mod golden;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -146,6 +148,19 @@ fn the_shipped_model_gives_the_bits_it_was_shipped_with() {
     for set in kernels::available() {
         let (checks, agree) = self_test(Model::open(file.as_slice()).unwrap(), set).unwrap();
         assert!(checks == 3 && agree, "{}", set.name);
+    }
+}
+
+#[test]
+fn every_kernel_set_gives_the_golden_logits() {
+    let file = common::shipped_model();
+    for set in kernels::available() {
+        let plan = Plan::inference(&TINY, 64);
+        let mut arena = AlignedBytes::zeroed(plan.bytes());
+        let model = Model::open(file.as_slice()).unwrap();
+        let mut session = Session::with(model, arena.as_mut_slice(), plan, set).unwrap();
+        let hash = golden::logits_hash(&mut session).unwrap();
+        assert_eq!(hash, golden::LOGITS, "{}: {hash:#018x}", set.name);
     }
 }
 

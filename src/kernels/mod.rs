@@ -18,6 +18,8 @@ pub mod lanes;
 mod neon;
 #[forbid(unsafe_code)]
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 
 pub use lanes::RowScale;
 
@@ -77,9 +79,12 @@ pub fn available() -> impl Iterator<Item = &'static KernelSet> {
     let vector = [avx2::detect(), avx512vnni::detect()];
     #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
     let vector = [neon::detect(), dotprod::detect(), i8mm::detect()];
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    let vector = [wasm::detect()];
     #[cfg(not(any(
         all(target_arch = "x86_64", feature = "std"),
-        all(target_arch = "aarch64", target_endian = "little")
+        all(target_arch = "aarch64", target_endian = "little"),
+        all(target_arch = "wasm32", target_feature = "simd128"),
     )))]
     let vector: [Option<&'static KernelSet>; 0] = [];
     core::iter::once(&scalar::KERNELS).chain(vector.into_iter().flatten())
