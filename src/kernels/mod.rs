@@ -4,6 +4,8 @@
 //! exact, and f32 work is that of [`lanes`], which each set compiles for its own instructions. A
 //! set is a row of function pointers; [`best`] chooses one in one place.
 
+#[cfg(all(target_arch = "arm", feature = "dsp"))]
+mod dsp;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod avx2;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
@@ -81,7 +83,10 @@ pub fn available() -> impl Iterator<Item = &'static KernelSet> {
     let vector = [neon::detect(), dotprod::detect(), i8mm::detect()];
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     let vector = [wasm::detect()];
+    #[cfg(all(target_arch = "arm", feature = "dsp"))]
+    let vector = [dsp::detect()];
     #[cfg(not(any(
+        all(target_arch = "arm", feature = "dsp"),
         all(target_arch = "x86_64", feature = "std"),
         all(target_arch = "aarch64", target_endian = "little"),
         all(target_arch = "wasm32", target_feature = "simd128"),
