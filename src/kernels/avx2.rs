@@ -3,7 +3,7 @@
 #[allow(clippy::wildcard_imports, reason = "the instruction set")]
 use core::arch::x86_64::*;
 
-use super::lanes::{Join, LANES, Lanes};
+use super::lanes::{Join, LANES, Lanes, Number};
 use super::{KernelSet, Matmul, RowScale, kernel_set};
 use crate::weights::{Channels, Tile};
 
@@ -19,21 +19,10 @@ pub fn detect() -> Option<&'static KernelSet> {
 struct Ymm([__m256; 2]);
 
 // SAFETY of every block: a value of this type exists only where the instructions are.
-impl Lanes for Ymm {
+impl Number for Ymm {
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self([unsafe { _mm256_set1_ps(x) }; 2])
-    }
-    #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        unsafe { Self([_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))]) }
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        unsafe {
-            _mm256_storeu_ps(to.as_mut_ptr(), self.0[0]);
-            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.0[1]);
-        }
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -75,6 +64,21 @@ impl Lanes for Ymm {
                 _mm256_castsi256_ps(_mm256_add_epi32(a, one)),
                 _mm256_castsi256_ps(_mm256_add_epi32(b, one)),
             ])
+        }
+    }
+}
+
+// SAFETY: as above.
+impl Lanes for Ymm {
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        unsafe { Self([_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))]) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), self.0[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.0[1]);
         }
     }
     #[inline(always)]

@@ -6,7 +6,7 @@
 #[allow(clippy::wildcard_imports, reason = "the instruction set")]
 use core::arch::x86_64::*;
 
-use super::lanes::{Join, LANES, Lanes};
+use super::lanes::{Join, LANES, Lanes, Number};
 use super::{KernelSet, Matmul, RowScale, kernel_set};
 use crate::weights::Channels;
 
@@ -29,18 +29,10 @@ pub fn detect() -> Option<&'static KernelSet> {
 struct Zmm(__m512);
 
 // SAFETY of every block: a value of this type exists only where the instructions are.
-impl Lanes for Zmm {
+impl Number for Zmm {
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self(unsafe { _mm512_set1_ps(x) })
-    }
-    #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -72,6 +64,18 @@ impl Lanes for Zmm {
             let shifted = _mm512_slli_epi32::<23>(_mm512_castps_si512(self.0));
             Self(_mm512_castsi512_ps(_mm512_add_epi32(shifted, _mm512_set1_epi32(0x3f80_0000))))
         }
+    }
+}
+
+// SAFETY: as above.
+impl Lanes for Zmm {
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
     }
     #[inline(always)]
     fn narrow(self, to: &mut [i8; LANES]) {

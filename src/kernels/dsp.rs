@@ -41,12 +41,18 @@ fn matmul(product: Matmul<'_>) {
         let widened = widen(rows, depth, buffer);
         let blocks = tiles.chunks_exact(depth.max(1)).zip(channels);
         for (block, (tiles, channels)) in blocks.enumerate() {
-            for lane in 0..(width - block * 16).min(16) {
-                let sums = sums_of(widened, tiles, lane);
-                let (scale, bias) = (channels.scale[lane], channels.bias[lane]);
-                let place = out.iter_mut().skip(block * 16 + lane).step_by(width);
-                for ((out, row), sum) in place.zip(scales).zip(sums) {
-                    let centred = sum - row.zero_point * channels.column_sum[lane];
+            let mut sums = [[0; 16]; ROWS];
+            let lanes = (width - block * 16).min(16);
+            for lane in 0..lanes {
+                for (sums, sum) in sums.iter_mut().zip(sums_of(widened, tiles, lane)) {
+                    sums[lane] = sum;
+                }
+            }
+            for ((sums, row), out) in sums.iter().zip(scales).zip(out.chunks_mut(width)) {
+                let Some(out) = out.get_mut(block * 16..block * 16 + lanes) else { continue };
+                let channels = channels.scale.iter().zip(&channels.bias).zip(&channels.column_sum);
+                for ((out, sum), ((scale, bias), column_sum)) in out.iter_mut().zip(sums).zip(channels) {
+                    let centred = sum - row.zero_point * column_sum;
                     *out = centred as f32 * (row.scale * scale) + bias;
                 }
             }
@@ -84,6 +90,39 @@ fn halves(word: u32) -> [u32; 2] {
     [even, odd]
 }
 
+/// One tile's row of weights × the same eight inputs of four rows: r0 and r1 move on, r8 to r11 grow.
+macro_rules! tile_step {
+    () => {
+        concat!(
+            "ldrd r6, r7, [r0], #128\n",
+            "ldm r1!, {{r2, r3, r4, r5}}\n",
+            "sxtb16 r12, r6, ror #8\n",
+            "sxtb16 r6, r6\n",
+            "smlad r8, r2, r6, r8\n",
+            "smlad r9, r4, r6, r9\n",
+            "smlad r8, r3, r12, r8\n",
+            "smlad r9, r5, r12, r9\n",
+            "ldm r1!, {{r2, r3, r4, r5}}\n",
+            "smlad r10, r2, r6, r10\n",
+            "smlad r11, r4, r6, r11\n",
+            "smlad r10, r3, r12, r10\n",
+            "smlad r11, r5, r12, r11\n",
+            "ldm r1!, {{r2, r3, r4, r5}}\n",
+            "sxtb16 r12, r7, ror #8\n",
+            "sxtb16 r7, r7\n",
+            "smlad r8, r2, r7, r8\n",
+            "smlad r9, r4, r7, r9\n",
+            "smlad r8, r3, r12, r8\n",
+            "smlad r9, r5, r12, r9\n",
+            "ldm r1!, {{r2, r3, r4, r5}}\n",
+            "smlad r10, r2, r7, r10\n",
+            "smlad r11, r4, r7, r11\n",
+            "smlad r10, r3, r12, r10\n",
+            "smlad r11, r5, r12, r11\n",
+        )
+    };
+}
+
 /// Products of the four rows with one channel.
 #[inline(always)]
 fn sums_of(widened: &[Widened], tiles: &[Tile], lane: usize) -> [i32; ROWS] {
@@ -95,35 +134,19 @@ fn sums_of(widened: &[Widened], tiles: &[Tile], lane: usize) -> [i32; ROWS] {
     unsafe {
         asm!(
             "push {{r6, r7}}",
+            "lsrs lr, lr, #1",
+            "beq 3f",
             "2:",
-            "ldrd r6, r7, [r0], #128",
-            "ldm r1!, {{r2, r3, r4, r5}}",
-            "sxtb16 r12, r6, ror #8",
-            "sxtb16 r6, r6",
-            "smlad r8, r2, r6, r8",
-            "smlad r9, r4, r6, r9",
-            "smlad r8, r3, r12, r8",
-            "smlad r9, r5, r12, r9",
-            "ldm r1!, {{r2, r3, r4, r5}}",
-            "smlad r10, r2, r6, r10",
-            "smlad r11, r4, r6, r11",
-            "smlad r10, r3, r12, r10",
-            "smlad r11, r5, r12, r11",
-            "ldm r1!, {{r2, r3, r4, r5}}",
-            "sxtb16 r12, r7, ror #8",
-            "sxtb16 r7, r7",
-            "smlad r8, r2, r7, r8",
-            "smlad r9, r4, r7, r9",
-            "smlad r8, r3, r12, r8",
-            "smlad r9, r5, r12, r9",
-            "ldm r1!, {{r2, r3, r4, r5}}",
-            "smlad r10, r2, r7, r10",
-            "smlad r11, r4, r7, r11",
-            "smlad r10, r3, r12, r10",
-            "smlad r11, r5, r12, r11",
+            tile_step!(),
+            tile_step!(),
             "subs lr, lr, #1",
             "bne 2b",
+            "3:",
+            "cbz {odd}, 4f",
+            tile_step!(),
+            "4:",
             "pop {{r6, r7}}",
+            odd = in(reg) tiles.len() & 1,
             inout("r0") weights => _, inout("r1") widened.as_ptr() => _, inout("lr") tiles.len() => _,
             inout("r8") a, inout("r9") b, inout("r10") c, inout("r11") d,
             out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r12") _,

@@ -14,17 +14,10 @@ pub const LANES: usize = 16;
 /// and leaves that integer in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// Sixteen f32 in the registers of one instruction set. Every operation is lane by lane.
-///
-/// An implementation is made of instructions that the processor may lack: values of it exist only
-/// inside functions that are compiled for them and reached after they were detected.
-pub trait Lanes: Copy {
-    /// `x` in every lane.
+/// One f32, or several in registers: what the polynomials are written over.
+pub trait Number: Copy {
+    /// `x`, in every lane.
     fn splat(x: f32) -> Self;
-    /// Reads sixteen.
-    fn load(from: &[f32; LANES]) -> Self;
-    /// Writes sixteen.
-    fn store(self, to: &mut [f32; LANES]);
     /// self + other.
     fn add(self, other: Self) -> Self;
     /// self − other.
@@ -39,6 +32,17 @@ pub trait Lanes: Copy {
     fn smaller(self, other: Self) -> Self;
     /// 2ⁿ, where self = 1.5 · 2²³ + n with −126 ≤ n ≤ 127.
     fn power_of_two(self) -> Self;
+}
+
+/// Sixteen f32 in the registers of one instruction set.
+///
+/// An implementation is made of instructions that the processor may lack: values of it exist only
+/// inside functions that are compiled for them and reached after they were detected.
+pub trait Lanes: Number {
+    /// Reads sixteen.
+    fn load(from: &[f32; LANES]) -> Self;
+    /// Writes sixteen.
+    fn store(self, to: &mut [f32; LANES]);
     /// Nearest integers, ties to even, cut to −128..=127.
     fn narrow(self, to: &mut [i8; LANES]);
     /// Which bits of an activation's byte are turned for the set's multiply instruction: 0x80 where
@@ -51,6 +55,16 @@ pub trait Lanes: Copy {
     }
     /// Lane i joined with lane i + 8, then 4, 2 and 1 apart: what stands in the first lane.
     fn fold<J: Join>(self) -> f32;
+    /// [`exp`] of each lane.
+    #[inline(always)]
+    fn exp(self) -> Self {
+        exp(self)
+    }
+    /// [`erf`] of each lane.
+    #[inline(always)]
+    fn erf(self) -> Self {
+        erf(self)
+    }
 }
 
 /// What a [`Lanes::fold`] does with two values. Types instead of closures, because those would not be
@@ -86,6 +100,41 @@ impl Join for Min {
     }
 }
 
+impl Number for f32 {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        x
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self + other
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self - other
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self * other
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self / other
+    }
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        if self > other { self } else { other }
+    }
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        if self < other { self } else { other }
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        f32::from_bits((self.to_bits() << 23).wrapping_add(0x3f80_0000))
+    }
+}
+
 /// Lanes for any machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable([f32; LANES]);
@@ -97,11 +146,42 @@ impl Portable {
     }
 }
 
-impl Lanes for Portable {
+impl Number for Portable {
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self([x; LANES])
     }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, f32::add)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, f32::sub)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, f32::mul)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, f32::div)
+    }
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        self.zip(other, f32::larger)
+    }
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        self.zip(other, f32::smaller)
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        Self(self.0.map(f32::power_of_two))
+    }
+}
+
+impl Lanes for Portable {
     #[inline(always)]
     fn load(from: &[f32; LANES]) -> Self {
         Self(*from)
@@ -111,39 +191,9 @@ impl Lanes for Portable {
         *to = self.0;
     }
     #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        self.zip(other, |a, b| a + b)
-    }
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        self.zip(other, |a, b| a - b)
-    }
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        self.zip(other, |a, b| a * b)
-    }
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        self.zip(other, |a, b| a / b)
-    }
-    #[inline(always)]
-    fn larger(self, other: Self) -> Self {
-        self.zip(other, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    fn smaller(self, other: Self) -> Self {
-        self.zip(other, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    fn power_of_two(self) -> Self {
-        Self(self.0.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(0x3f80_0000))))
-    }
-    #[inline(always)]
     fn narrow(self, to: &mut [i8; LANES]) {
         for (to, x) in to.iter_mut().zip(self.0) {
-            let x = if x > -128.0 { x } else { -128.0 };
-            let x = if x < 127.0 { x } else { 127.0 };
-            *to = (x + ROUND).to_bits() as i8;
+            *to = (x.larger(-128.0).smaller(127.0) + ROUND).to_bits() as i8;
         }
     }
     #[inline(always)]
@@ -153,6 +203,15 @@ impl Lanes for Portable {
         let v = J::join(v, apart(v, 4));
         let v = J::join(v, apart(v, 2));
         J::join(v, apart(v, 1)).0[0]
+    }
+    // One after the other: sixteen polynomials at once do not fit a small machine's registers.
+    #[inline(always)]
+    fn exp(self) -> Self {
+        Self(self.0.map(exp))
+    }
+    #[inline(always)]
+    fn erf(self) -> Self {
+        Self(self.0.map(erf))
     }
 }
 
@@ -216,7 +275,7 @@ fn copy<T: Copy>(rest: &mut [T], all: &[T; LANES]) {
 ///
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^r by a polynomial of degree 6 fitted for relative error.
 #[inline(always)]
-fn exp_lanes<V: Lanes>(x: V) -> V {
+pub fn exp<V: Number>(x: V) -> V {
     let x = x.larger(V::splat(-87.0)).smaller(V::splat(88.0));
     let shifted = x.mul(V::splat(core::f32::consts::LOG2_E)).add(V::splat(ROUND));
     let n = shifted.sub(V::splat(ROUND));
@@ -228,7 +287,7 @@ fn exp_lanes<V: Lanes>(x: V) -> V {
 
 /// Horner's rule, the highest power's coefficient first.
 #[inline(always)]
-fn polynomial<V: Lanes, const N: usize>(x: V, coefficients: &[f32; N]) -> V {
+fn polynomial<V: Number, const N: usize>(x: V, coefficients: &[f32; N]) -> V {
     let mut value = V::splat(coefficients[0]);
     for &coefficient in coefficients.iter().skip(1) {
         value = value.mul(x).add(V::splat(coefficient));
@@ -240,7 +299,7 @@ fn polynomial<V: Lanes, const N: usize>(x: V, coefficients: &[f32; N]) -> V {
 ///
 /// x·P(x²)/Q(x²), both of degree 5, fitted for relative error on |x| ≤ 3.93 where erf rounds to 1.
 #[inline(always)]
-fn erf_lanes<V: Lanes>(x: V) -> V {
+pub fn erf<V: Number>(x: V) -> V {
     const P: [f32; 6] = [
         2.041_975_2e-6,
         2.848_081_3e-4,
@@ -256,16 +315,6 @@ fn erf_lanes<V: Lanes>(x: V) -> V {
     ratio.larger(V::splat(-1.0)).smaller(V::splat(1.0))
 }
 
-/// eˣ of one number: x in −87..=88, clamped there; within 2 ulp.
-pub fn exp(x: f32) -> f32 {
-    exp_lanes(Portable::splat(x)).0[0]
-}
-
-/// The error function of one number; absolute error below 4e-7.
-pub fn erf(x: f32) -> f32 {
-    erf_lanes(Portable::splat(x)).0[0]
-}
-
 /// 1 / (1 + e⁻ˣ).
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
@@ -276,7 +325,7 @@ pub fn sigmoid(x: f32) -> f32 {
 pub fn gelu<V: Lanes>(row: &mut [f32]) {
     for index in 0..parts(row) {
         let x: V = get(row, index, 0.0);
-        let erf = erf_lanes(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)));
+        let erf = x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)).erf();
         put(row, index, V::splat(0.5).mul(x).mul(V::splat(1.0).add(erf)));
     }
 }
@@ -290,7 +339,7 @@ fn exponentials<V: Lanes>(row: &mut [f32]) -> f32 {
     }
     let max = V::splat(max.fold::<Max>());
     for index in 0..parts(row) {
-        put(row, index, exp_lanes(get::<V>(row, index, 0.0).sub(max)));
+        put(row, index, get::<V>(row, index, 0.0).sub(max).exp());
     }
     let mut sum = V::splat(0.0);
     for index in 0..parts(row) {

@@ -4,14 +4,14 @@
 //! exact, and f32 work is that of [`lanes`], which each set compiles for its own instructions. A
 //! set is a row of function pointers; [`best`] chooses one in one place.
 
-#[cfg(all(target_arch = "arm", feature = "dsp"))]
-mod dsp;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod avx2;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod avx512vnni;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod dotprod;
+#[cfg(all(target_arch = "arm", feature = "dsp"))]
+mod dsp;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod i8mm;
 #[forbid(unsafe_code)]

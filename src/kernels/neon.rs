@@ -4,7 +4,7 @@
 #[allow(clippy::wildcard_imports, reason = "the instruction set")]
 use core::arch::aarch64::*;
 
-use super::lanes::{Join, LANES, Lanes};
+use super::lanes::{Join, LANES, Lanes, Number};
 use super::{KernelSet, Matmul, RowScale, kernel_set};
 use crate::weights::{Channels, Tile};
 
@@ -131,25 +131,10 @@ macro_rules! each_quad {
 }
 
 // SAFETY of every block: NEON is part of aarch64, and arrays of sixteen hold four quads.
-impl Lanes for Quads {
+impl Number for Quads {
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self([unsafe { vdupq_n_f32(x) }; 4])
-    }
-    #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        let p = from.as_ptr();
-        Self(unsafe { [vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))] })
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        let p = to.as_mut_ptr();
-        unsafe {
-            vst1q_f32(p, self.0[0]);
-            vst1q_f32(p.add(4), self.0[1]);
-            vst1q_f32(p.add(8), self.0[2]);
-            vst1q_f32(p.add(12), self.0[3]);
-        }
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -192,6 +177,25 @@ impl Lanes for Quads {
                 vreinterpretq_f32_s32(vaddq_s32(shifted[2], one)),
                 vreinterpretq_f32_s32(vaddq_s32(shifted[3], one)),
             ])
+        }
+    }
+}
+
+// SAFETY: as above.
+impl Lanes for Quads {
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        let p = from.as_ptr();
+        Self(unsafe { [vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))] })
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        let p = to.as_mut_ptr();
+        unsafe {
+            vst1q_f32(p, self.0[0]);
+            vst1q_f32(p.add(4), self.0[1]);
+            vst1q_f32(p.add(8), self.0[2]);
+            vst1q_f32(p.add(12), self.0[3]);
         }
     }
     #[inline(always)]

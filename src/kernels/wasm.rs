@@ -4,7 +4,7 @@
 #[allow(clippy::wildcard_imports, reason = "the instruction set")]
 use core::arch::wasm32::*;
 
-use super::lanes::{Join, LANES, Lanes};
+use super::lanes::{Join, LANES, Lanes, Number};
 use super::{KernelSet, Matmul, kernel_set};
 
 kernel_set!("wasm-simd128", Quads);
@@ -91,25 +91,10 @@ macro_rules! each_quad {
 }
 
 // SAFETY of every block: arrays of sixteen hold four quads.
-impl Lanes for Quads {
+impl Number for Quads {
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self([f32x4_splat(x); 4])
-    }
-    #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        let p = from.as_ptr().cast::<v128>();
-        Self(unsafe { [v128_load(p), v128_load(p.add(1)), v128_load(p.add(2)), v128_load(p.add(3))] })
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        let p = to.as_mut_ptr().cast::<v128>();
-        unsafe {
-            v128_store(p, self.0[0]);
-            v128_store(p.add(1), self.0[1]);
-            v128_store(p.add(2), self.0[2]);
-            v128_store(p.add(3), self.0[3]);
-        }
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -145,6 +130,25 @@ impl Lanes for Quads {
             i32x4_add(i32x4_shl(c, 23), one),
             i32x4_add(i32x4_shl(d, 23), one),
         ])
+    }
+}
+
+// SAFETY: as above.
+impl Lanes for Quads {
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        let p = from.as_ptr().cast::<v128>();
+        Self(unsafe { [v128_load(p), v128_load(p.add(1)), v128_load(p.add(2)), v128_load(p.add(3))] })
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        let p = to.as_mut_ptr().cast::<v128>();
+        unsafe {
+            v128_store(p, self.0[0]);
+            v128_store(p.add(1), self.0[1]);
+            v128_store(p.add(2), self.0[2]);
+            v128_store(p.add(3), self.0[3]);
+        }
     }
     #[inline(always)]
     fn narrow(self, to: &mut [i8; LANES]) {
