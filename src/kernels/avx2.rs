@@ -4,6 +4,7 @@
 use core::arch::x86_64::*;
 
 use super::lanes::{Join, LANES, Lanes, Number};
+use super::scalar::finish;
 use super::{KernelSet, Matmul, RowScale, kernel_set};
 use crate::weights::{Channels, Tile};
 
@@ -141,11 +142,7 @@ fn row_by_channels(row: &[i8], scale: RowScale, tiles: &[Tile], channels: &Chann
         // SAFETY: two times four i32 are 32 bytes.
         unsafe { _mm256_storeu_si256(partial.as_mut_ptr().cast::<__m256i>(), *sum) };
     }
-    for (c, out) in out.iter_mut().enumerate() {
-        let sum: i32 = partial[c].iter().sum();
-        let centred = sum - scale.zero_point * channels.column_sum[c];
-        *out = centred as f32 * (scale.scale * channels.scale[c]) + channels.bias[c];
-    }
+    finish(&partial.map(|parts| parts.iter().sum()), scale, channels, out);
 }
 
 /// 8 chains of `vpmaddwd` and `vpaddd`, 16 multiply-accumulates each.

@@ -7,7 +7,8 @@ use core::arch::asm;
 use core::mem::MaybeUninit;
 
 use super::lanes::Portable;
-use super::{KernelSet, Matmul, kernel_set, scalar};
+use super::scalar::{self, finish};
+use super::{KernelSet, Matmul, kernel_set};
 use crate::weights::Tile;
 
 kernel_set!("dsp", Portable);
@@ -48,13 +49,9 @@ fn matmul(product: Matmul<'_>) {
                     sums[lane] = sum;
                 }
             }
-            for ((sums, row), out) in sums.iter().zip(scales).zip(out.chunks_mut(width)) {
-                let Some(out) = out.get_mut(block * 16..block * 16 + lanes) else { continue };
-                let channels = channels.scale.iter().zip(&channels.bias).zip(&channels.column_sum);
-                for ((out, sum), ((scale, bias), column_sum)) in out.iter_mut().zip(sums).zip(channels) {
-                    let centred = sum - row.zero_point * column_sum;
-                    *out = centred as f32 * (row.scale * scale) + bias;
-                }
+            for ((sums, &row), out) in sums.iter().zip(scales).zip(out.chunks_mut(width)) {
+                let out = out.get_mut(block * 16..block * 16 + lanes).unwrap_or_default();
+                finish(sums, row, channels, out);
             }
         }
     }

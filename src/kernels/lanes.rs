@@ -192,8 +192,9 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn narrow(self, to: &mut [i8; LANES]) {
-        for (to, x) in to.iter_mut().zip(self.0) {
-            *to = (x.larger(-128.0).smaller(127.0) + ROUND).to_bits() as i8;
+        let rounded = self.larger(Self::splat(-128.0)).smaller(Self::splat(127.0)).add(Self::splat(ROUND));
+        for (to, x) in to.iter_mut().zip(rounded.0) {
+            *to = x.to_bits() as i8;
         }
     }
     #[inline(always)]

@@ -12,6 +12,8 @@ mod avx512vnni;
 mod dotprod;
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 mod dsp;
+#[cfg(all(target_arch = "arm", feature = "helium"))]
+mod helium;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod i8mm;
 #[forbid(unsafe_code)]
@@ -77,22 +79,26 @@ impl core::fmt::Debug for KernelSet {
 /// Every set that this machine can run, the portable one first, the fastest last. With `std` the
 /// processor is asked; without, what the crate was compiled for counts.
 pub fn available() -> impl Iterator<Item = &'static KernelSet> {
-    #[cfg(all(target_arch = "x86_64", feature = "std"))]
-    let vector = [avx2::detect(), avx512vnni::detect()];
-    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-    let vector = [neon::detect(), dotprod::detect(), i8mm::detect()];
-    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-    let vector = [wasm::detect()];
-    #[cfg(all(target_arch = "arm", feature = "dsp"))]
-    let vector = [dsp::detect()];
-    #[cfg(not(any(
-        all(target_arch = "arm", feature = "dsp"),
-        all(target_arch = "x86_64", feature = "std"),
-        all(target_arch = "aarch64", target_endian = "little"),
-        all(target_arch = "wasm32", target_feature = "simd128"),
-    )))]
-    let vector: [Option<&'static KernelSet>; 0] = [];
-    core::iter::once(&scalar::KERNELS).chain(vector.into_iter().flatten())
+    let sets = [
+        Some(&scalar::KERNELS),
+        #[cfg(all(target_arch = "x86_64", feature = "std"))]
+        avx2::detect(),
+        #[cfg(all(target_arch = "x86_64", feature = "std"))]
+        avx512vnni::detect(),
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        neon::detect(),
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        dotprod::detect(),
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        i8mm::detect(),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        wasm::detect(),
+        #[cfg(all(target_arch = "arm", feature = "dsp"))]
+        dsp::detect(),
+        #[cfg(all(target_arch = "arm", feature = "helium"))]
+        helium::detect(),
+    ];
+    sets.into_iter().flatten()
 }
 
 /// The fastest set of this machine.

@@ -1,6 +1,8 @@
 //! The specification: plain Rust that every other kernel set must equal with `==`.
 
-use super::{Matmul, kernel_set, lanes::Portable};
+use super::lanes::Portable;
+use super::{Matmul, RowScale, kernel_set};
+use crate::weights::Channels;
 
 kernel_set!("scalar", Portable);
 
@@ -20,9 +22,24 @@ fn matmul(product: Matmul<'_>) {
                     }
                 }
             }
-            for (c, out) in out.iter_mut().enumerate() {
-                let centred = sums[c] - scale.zero_point * channels.column_sum[c];
-                *out = centred as f32 * (scale.scale * channels.scale[c]) + channels.bias[c];
+            finish(&sums, *scale, channels, out);
+        }
+    }
+}
+
+/// Sums of 16 channels, scaled, with bias; `out` holds the channels that exist.
+#[inline(always)]
+pub(super) fn finish(sums: &[i32; 16], row: RowScale, channels: &Channels, out: &mut [f32]) {
+    let mut values = [0.0; 16];
+    for (c, value) in values.iter_mut().enumerate() {
+        let centred = sums[c] - row.zero_point * channels.column_sum[c];
+        *value = centred as f32 * (row.scale * channels.scale[c]) + channels.bias[c];
+    }
+    match out.first_chunk_mut() {
+        Some(out) => *out = values,
+        None => {
+            for (out, value) in out.iter_mut().zip(values) {
+                *out = value;
             }
         }
     }

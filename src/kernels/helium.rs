@@ -1,0 +1,123 @@
+//! Cortex-M with Helium (M55, M85): `vmlava` adds sixteen products to a scalar register.
+//!
+//! A gather puts eight inputs of one channel from each of two tiles side by side, where they meet
+//! sixteen activations as those lie in memory. Two rows × two channels share their loads. The f32
+//! work is the portable one, which the compiler vectorises for `-C target-cpu=cortex-m55`.
+
+use core::arch::asm;
+
+use super::lanes::Portable;
+use super::scalar::finish;
+use super::{KernelSet, Matmul, kernel_set};
+use crate::weights::Tile;
+
+kernel_set!("helium", Portable);
+
+/// The set; who asks for the feature vouches for the instructions.
+pub fn detect() -> Option<&'static KernelSet> {
+    Some(&KERNELS)
+}
+
+/// Rows that share one pass over the weights.
+const ROWS: usize = 2;
+
+fn matmul(product: Matmul<'_>) {
+    let Matmul { rows, row_scales, tiles, channels, out, width } = product;
+    let depth = tiles.len() / channels.len().max(1);
+    let groups = rows.chunks(ROWS * depth * 8).zip(row_scales.chunks(ROWS));
+    for ((rows, scales), out) in groups.zip(out.chunks_mut(ROWS * width)) {
+        // A single row stands for its missing partner.
+        let second = rows.get(depth * 8..).filter(|row| !row.is_empty()).unwrap_or(rows);
+        let blocks = tiles.chunks_exact(depth.max(1)).zip(channels);
+        for (block, (tiles, channels)) in blocks.enumerate() {
+            let mut sums = [[0; 16]; ROWS];
+            for pair in 0..8 {
+                let quad = sums_of([rows, second], tiles, pair * 2);
+                for (sums, [even, odd]) in sums.iter_mut().zip(quad) {
+                    sums[pair * 2] = even;
+                    sums[pair * 2 + 1] = odd;
+                }
+            }
+            let columns = block * 16..width.min(block * 16 + 16);
+            for ((sums, &row), out) in sums.iter().zip(scales).zip(out.chunks_mut(width)) {
+                finish(sums, row, channels, out.get_mut(columns.clone()).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// Products of two rows with channels `lane` and `lane` + 1: `[rows][channels]`.
+#[inline(always)]
+fn sums_of(rows: [&[i8]; ROWS], tiles: &[Tile], lane: usize) -> [[i32; 2]; ROWS] {
+    let Some(first) = tiles.first() else { return [[0; 2]; ROWS] };
+    let weights = first.0[lane].as_ptr();
+    let (mut a, mut b, mut c, mut d) = (0, 0, 0, 0);
+    // SAFETY: a row holds 8 bytes a tile. The loop takes two tiles a turn; the odd one is read under a
+    // predicate of 8 bytes. Everything is read only.
+    unsafe {
+        asm!(
+            // q6 and q7: where the two channels begin in this tile and the next, one turn back.
+            "sub {t}, r1, #256",
+            "vmov q6[2], q6[0], {t}, {t}",
+            "add {t}, {t}, #8",
+            "vmov q7[2], q7[0], {t}, {t}",
+            "mov {t}, #0",
+            "vmov q6[3], q6[1], {t}, {t}",
+            "vmov q7[3], q7[1], {t}, {t}",
+            "sub {t}, r1, #128",
+            "vmov.32 q6[2], {t}",
+            "add {t}, {t}, #8",
+            "vmov.32 q7[2], {t}",
+            "lsr {t}, {depth}, #1",
+            "wls lr, {t}, 3f",
+            "2:",
+            "vldrd.u64 q0, [q6, #256]!",
+            "vldrb.u8 q2, [r3], #16",
+            "vldrd.u64 q1, [q7, #256]!",
+            "vmlava.s8 r0, q0, q2",
+            "vldrb.u8 q3, [r5], #16",
+            "vmlava.s8 r2, q1, q2",
+            "vmlava.s8 r4, q0, q3",
+            "vmlava.s8 r8, q1, q3",
+            "le lr, 2b",
+            "3:",
+            "tst {depth}, #1",
+            "beq 4f",
+            "sub {depth}, {depth}, #1",
+            "add r1, r1, {depth}, lsl #7",
+            "add {t}, r1, #8",
+            "mov {depth}, #8",
+            "vctp.8 {depth}",
+            "vpstttt",
+            "vldrbt.u8 q0, [r1]",
+            "vldrbt.u8 q1, [{t}]",
+            "vldrbt.u8 q2, [r3]",
+            "vldrbt.u8 q3, [r5]",
+            "vmlava.s8 r0, q0, q2",
+            "vmlava.s8 r2, q1, q2",
+            "vmlava.s8 r4, q0, q3",
+            "vmlava.s8 r8, q1, q3",
+            "4:",
+            t = out(reg) _, depth = inout(reg) tiles.len() => _,
+            inout("r1") weights => _, inout("r3") rows[0].as_ptr() => _, inout("r5") rows[1].as_ptr() => _,
+            inout("r0") a, inout("r2") b, inout("r4") c, inout("r8") d,
+            out("lr") _, out("q0") _, out("q1") _, out("q2") _, out("q3") _, out("q6") _, out("q7") _,
+            options(readonly, nostack),
+        );
+    }
+    [[a, b], [c, d]]
+}
+
+/// `vmlava` on registers, 16 multiply-accumulates each.
+fn peak(rounds: usize) -> usize {
+    let (mut a, mut b) = (0, 0);
+    for _ in 0..rounds {
+        // SAFETY: registers only.
+        unsafe {
+            asm!("vmlava.s8 r0, q0, q1", "vmlava.s8 r2, q0, q1", inout("r0") a, inout("r2") b,
+                options(nomem, nostack));
+        }
+    }
+    core::hint::black_box([a, b]);
+    rounds * 2 * 16
+}
