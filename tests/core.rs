@@ -12,6 +12,8 @@ use std::cell::Cell;
 use common::golden::Golden;
 use electret::kernels::{self, Matmul, RowScale};
 use electret::quantize::{quantize, self_test, verify};
+#[cfg(feature = "parallel")]
+use electret::tasks::Batch;
 use electret::text::Input;
 use electret::weights::{AlignedBytes, Channels, HeadKind, Tile};
 use electret::{Arena, ElectraConfig, Model, Plan, SMALL, Session, TINY};
@@ -161,6 +163,28 @@ fn every_kernel_set_gives_the_golden_logits() {
         let mut session = Session::with(model, arena.as_mut_slice(), plan, set).unwrap();
         let hash = golden::logits_hash(&mut session).unwrap();
         assert_eq!(hash, golden::LOGITS, "{}: {hash:#018x}", set.name);
+    }
+}
+
+#[cfg(feature = "parallel")]
+#[test]
+fn every_number_of_threads_gives_the_same_bits_in_order() {
+    let file = common::shipped_model();
+    let model = Model::open(file.as_slice()).unwrap();
+    let texts: Vec<String> = (0..40).map(|n| SENTENCES[n % 3].repeat(1 + n % 4)).collect();
+    let answers = |threads| {
+        let batch = Batch::new(model, Plan::inference(model.config(), 64), threads).unwrap();
+        assert!(threads == 0 || batch.threads() == threads);
+        batch.answers(&texts, |session, text| {
+            let input = Input { truncate: true, ..text.as_str().into() };
+            let logits = session.token_logits(HeadKind::Detect, input)?.logits;
+            Ok(logits.iter().map(|x| x.to_bits()).collect::<Vec<u32>>())
+        })
+    };
+    let expected = answers(1);
+    assert!(expected.iter().all(Result::is_ok));
+    for threads in [0, 2, 3, 8] {
+        assert_eq!(answers(threads), expected);
     }
 }
 

@@ -5,11 +5,15 @@
 //! nine tokens costs nine.
 
 mod answer;
+#[cfg(feature = "parallel")]
+mod batch;
 mod embed;
 mod fill_mask;
 mod head;
 
 pub use answer::Answer;
+#[cfg(feature = "parallel")]
+pub use batch::{Batch, BatchError};
 pub use embed::Pooling;
 pub use fill_mask::Prediction;
 

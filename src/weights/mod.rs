@@ -7,12 +7,12 @@
 pub mod format;
 mod header;
 mod linear;
-#[cfg(feature = "convert")]
+#[cfg(feature = "std")]
 pub mod owned;
 
 pub use format::{Channels, HeadKind, Tile};
 pub use header::{FORMAT_VERSION, HEADER_BYTES, Header};
-#[cfg(feature = "convert")]
+#[cfg(feature = "std")]
 pub use owned::AlignedBytes;
 
 use format::{Head, Linear, Norm, Root};

@@ -197,6 +197,12 @@ pub struct AlignedBytes {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
+impl core::fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "AlignedBytes({})", self.length)
+    }
+}
+
 impl AlignedBytes {
     /// Copies `bytes` to where a model may lie.
     pub fn copy_of(bytes: &[u8]) -> Self {

@@ -8,6 +8,7 @@ use clap::Args;
 use electret::import::Checkpoint;
 use electret::kernels::{self, KernelSet, Matmul, RowScale};
 use electret::quantize::quantize;
+use electret::tasks::Batch;
 use electret::text::Token;
 use electret::weights::{AlignedBytes, Channels, Tile};
 use electret::{ElectraConfig, HeadKind, Model, Plan, Session};
@@ -37,6 +38,9 @@ pub struct Bench {
     /// Rows worked together; a larger block is faster and takes a larger arena.
     #[arg(long, value_name = "ROWS")]
     rows: Option<usize>,
+    /// Also a batch of 64 sequences of mixed lengths on one thread and on this many.
+    #[arg(long, value_name = "THREADS")]
+    threads: Option<usize>,
     /// Time the primitives too.
     #[arg(long)]
     primitives: bool,
@@ -73,8 +77,9 @@ impl Bench {
             }
             sets.push(json!({"kernels": set.name, "peak_gops": peak * 2e-9, "rows": rows}));
         }
+        let batch = self.threads.map(|threads| self.batch(model, threads)).transpose()?;
         if self.output.json {
-            say!("{}", json!({"model": model.root().provenance.name.as_str(), "sets": sets}));
+            say!("{}", json!({"batch": batch, "model": model.root().provenance.name.as_str(), "sets": sets}));
         }
         Ok(())
     }
@@ -135,6 +140,47 @@ impl Bench {
 }
 
 impl Bench {
+    /// Times 64 sequences, the longest sixteen times the shortest, on one thread and on `threads`.
+    fn batch(&self, model: Model<'_>, threads: usize) -> Result<Value> {
+        let config = model.config();
+        let longest = config.max_position_embeddings.min(128);
+        let lengths = (0..64).map(|index| longest * (1 + index * 7 % 16) / 16);
+        let sequences: Vec<Vec<Token>> = lengths.map(|n| sequence(n, config.vocab_size)).collect();
+        let plan = Plan::with_block_rows(config, longest, self.rows.unwrap_or(32));
+        let one = Batch::new(model, plan, 1)?;
+        let many = Batch::new(model, plan, threads)?;
+        let run = |batch: &Batch<'_>| {
+            let answers = batch.answers(&sequences, |session, tokens| {
+                session.token_logits_of(HeadKind::Detect, tokens).map(|answer| answer.logits[0])
+            });
+            black_box(answers.iter().all(Result::is_ok))
+        };
+        // In turn, so that whatever else the machine does falls on both.
+        let (mut single, mut several) = (Vec::new(), Vec::new());
+        let begin = Instant::now();
+        while single.len() < 3 || begin.elapsed().as_secs_f64() < 2.0 * self.seconds {
+            for (batch, times) in [(&one, &mut single), (&many, &mut several)] {
+                let start = Instant::now();
+                ensure!(run(batch), "a sequence of the batch was refused");
+                times.push(start.elapsed().as_secs_f64());
+            }
+        }
+        let min = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+        let (single, several) = (min(&single), min(&several));
+        let ratio = single / several;
+        if !self.output.json {
+            say!(
+                "64 sequences of {} to {longest} tokens: {:.1} ms on one thread, {:.1} ms on {}: {ratio:.2} ×",
+                longest / 16,
+                single * 1e3,
+                several * 1e3,
+                many.threads()
+            );
+        }
+        Ok(json!({"sequences": 64, "one_thread_ms": single * 1e3, "threads": many.threads(),
+                  "threads_ms": several * 1e3, "ratio": ratio}))
+    }
+
     /// Times each primitive on ELECTRA-small's shapes.
     fn primitives(&self, set: &KernelSet, peak: f64) -> Result<()> {
         let budget = Duration::from_secs_f64(self.seconds / 4.0);
