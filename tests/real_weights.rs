@@ -130,6 +130,30 @@ fn the_tokeniser_agrees_with_the_golden_cases() {
 }
 
 #[test]
+fn mini_lm_has_the_same_bits_on_every_kernel_set() {
+    let Some(checkpoint) = mini_lm() else { return };
+    let file = AlignedBytes::copy_of(&quantize(&checkpoint, "", "").unwrap());
+    let model = Model::open(file.as_slice()).unwrap();
+    let plan = Plan::inference(model.config(), 64);
+    let hidden = |set| {
+        let mut arena = AlignedBytes::zeroed(plan.bytes());
+        let mut session = Session::with(model, arena.as_mut_slice(), plan, set).unwrap();
+        let mut bits = Vec::new();
+        for case in cases()["cases"].as_array().unwrap() {
+            let text = case["text"].as_str().or(case["text"][0].as_str()).unwrap();
+            let input = Input { truncate: true, ..text.into() };
+            bits.extend(session.encode(input).unwrap().1.iter().map(|x| x.to_bits()));
+        }
+        bits
+    };
+    let mut sets = electret::kernels::available();
+    let expected = hidden(sets.next().unwrap());
+    for set in sets {
+        assert!(hidden(set) == expected, "{}", set.name);
+    }
+}
+
+#[test]
 fn mini_lm_in_int8_keeps_its_embeddings() {
     let Some(checkpoint) = mini_lm() else { return };
     let Some(texts) = lines("data/tasks/stsb/dev.tsv", 1, 1000) else { return };

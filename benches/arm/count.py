@@ -25,7 +25,7 @@ PRODUCTS = {"smull": 8, "smlal": 8, "smull2": 8, "smlal2": 8, "sdot": 16, "smmla
 CORES = {
     "neon": ["cortex-a53", "cortex-a55", "cortex-a72", "neoverse-n1"],
     "dotprod": ["cortex-a55", "neoverse-n1", "neoverse-v1"],
-    "i8mm": ["neoverse-n2", "neoverse-v1"],
+    "i8mm": ["neoverse-n1", "neoverse-n2", "neoverse-v1"],
     "dsp": ["cortex-m4", "cortex-m7"],
     "helium": ["cortex-m55"],
 }
@@ -77,8 +77,9 @@ def loops(text):
         branch = re.match(r"(?:b\.?\w*|cbn?z|le)\s+(?:\w+, ?)*(\.?L\w+|\d+)b?$", line)
         start = branch and labels_before(lines, branch[1], end, labels)
         if start is not None:
-            body = [l for l in lines[start:end + 1] if l and not re.match(r"[.@/#]|\d+:|le\s", l)]
-            if not any(re.match(r"\w*:", l) for l in body):
+            body = [l for l in lines[start:end + 1] if l and not re.match(r"[@/#]|\.\w+\s|\d+:|le\s", l)]
+            body = body[1:] if re.match(r"[.\w]+:$", body[0]) else body
+            if not any(re.match(r"[.\w]+:", l) for l in body):
                 yield body
 
 
@@ -96,12 +97,13 @@ def estimate(body, triple, core):
                "-skip-unsupported-instructions=lack-sched", *extensions]
     result = subprocess.run(command, input=prefix + "\n".join(body) + "\n", capture_output=True, text=True)
     cycles = re.search(r"Total Cycles:\s+(\d+)", result.stdout)
-    return int(cycles[1]) / 1000 if cycles else None
+    bound = re.search(r"Block RThroughput:\s+([\d.]+)", result.stdout)
+    return (int(cycles[1]) / 1000, float(bound[1])) if cycles else None
 
 
 def loop_table():
     print("\ninner loops, estimated by llvm-mca")
-    print(f"{'set':8} {'core':12} {'instructions':>12} {'products':>9} {'cycles':>8} {'MAC/cycle':>10} {'of the bound':>13}")
+    print(f"{'set':8} {'core':12} {'instructions':>12} {'products':>9} {'cycles':>8} {'MAC/cycle':>10} {'of the issue bound':>19} {'of the vector pipes':>20}")
     for kernels, cores in CORES.items():
         want = {"neon": "smlal", "dotprod": "sdot", "i8mm": "smmla", "dsp": "smlad", "helium": "vmlava.s8"}[kernels]
         bodies = [b for b in loops(assembly(kernels)) if any(l.split()[0].startswith(want) for l in b)]
@@ -111,13 +113,15 @@ def loop_table():
         products = [PRODUCTS[l.split()[0]] for l in body if l.split()[0] in PRODUCTS]
         for core in cores:
             triple = THUMB.get(kernels, A64)
-            cycles = estimate(body, triple, core)
-            if cycles is None:
+            estimated = estimate(body, triple, core)
+            if estimated is None:
                 print(f"{kernels:8} {core:12} llvm-mca has no model of these instructions")
                 continue
-            bound = len(products) / VECTOR_PIPES[core] / cycles if core in VECTOR_PIPES and kernels != "neon" else None
-            share = f"{100 * bound:12.0f}%" if bound else f"{'':>13}"
-            print(f"{kernels:8} {core:12} {len(body):12} {len(products):9} {cycles:8.2f} {sum(products) / cycles:10.1f} {share}")
+            cycles, bound = estimated
+            pipes = VECTOR_PIPES.get(core) if kernels != "neon" else None
+            share = f"{100 * len(products) / pipes / cycles:18.0f} %" if pipes else ""
+            print(f"{kernels:8} {core:12} {len(body):12} {len(products):9} {cycles:8.2f} "
+                  f"{sum(products) / cycles:10.1f} {100 * bound / cycles:17.0f} % {share}")
 
 
 def main():

@@ -4,6 +4,9 @@
 //! exact, and f32 work is that of [`lanes`], which each set compiles for its own instructions. A
 //! set is a row of function pointers; [`best`] chooses one in one place.
 
+#[cfg(feature = "std")]
+#[forbid(unsafe_code)]
+mod agreement;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod avx2;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
@@ -25,6 +28,8 @@ mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
 
+#[cfg(feature = "std")]
+pub use agreement::first_difference;
 pub use lanes::RowScale;
 
 use crate::weights::{Channels, Tile};

@@ -3,6 +3,7 @@
 
 #[allow(clippy::wildcard_imports, reason = "the instruction set")]
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 use super::lanes::{Join, LANES, Lanes, Number};
 use super::{KernelSet, Matmul, RowScale, kernel_set};
@@ -44,39 +45,18 @@ fn matmul(product: Matmul<'_>) {
 fn sums_of<const R: usize>(rows: &[i8], tiles: &[Tile]) -> [[int32x4_t; 4]; R] {
     // SAFETY: NEON is part of aarch64.
     let mut result = [[unsafe { vdupq_n_s32(0) }; 4]; R];
-    let (row, _) = rows.as_chunks::<8>();
-    let depth = tiles.len();
     for half in 0..2 {
-        // Eight channels of four partial sums.
         // SAFETY: NEON is part of aarch64.
         let mut sums = [[unsafe { vdupq_n_s32(0) }; 8]; R];
-        let mut pairs = tiles.chunks_exact(2);
-        for (k, pair) in (0..).step_by(2).zip(&mut pairs) {
-            let [first, second] = [&pair[0], &pair[1]];
-            for channel in 0..8 {
-                let (a, b) = (&first.0[half * 8 + channel], &second.0[half * 8 + channel]);
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let (x, y) = (&row[r * depth + k], &row[r * depth + k + 1]);
-                    // SAFETY: each load reads an array of 8.
-                    unsafe {
-                        let products = vmull_s8(vld1_s8(x.as_ptr()), vld1_s8(a.as_ptr()));
-                        let products = vmlal_s8(products, vld1_s8(y.as_ptr()), vld1_s8(b.as_ptr()));
-                        sums[channel] = vpadalq_s16(sums[channel], products);
-                    }
-                }
-            }
+        let (pairs, last) = tiles.as_chunks::<2>();
+        for (k, pair) in (0..).step_by(2).zip(pairs) {
+            // SAFETY: `rows` holds R rows of 8 bytes a tile.
+            unsafe { add_products::<R, true>(&mut sums, rows, tiles.len(), k, half, [&pair[0], &pair[1]]) };
         }
-        if let [last] = pairs.remainder() {
-            for channel in 0..8 {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let (x, a) = (&row[r * depth + depth - 1], &last.0[half * 8 + channel]);
-                    // SAFETY: each load reads an array of 8.
-                    unsafe {
-                        let products = vmull_s8(vld1_s8(x.as_ptr()), vld1_s8(a.as_ptr()));
-                        sums[channel] = vpadalq_s16(sums[channel], products);
-                    }
-                }
-            }
+        if let [last] = last {
+            let k = tiles.len() - 1;
+            // SAFETY: as above.
+            unsafe { add_products::<R, false>(&mut sums, rows, tiles.len(), k, half, [last, last]) };
         }
         for (result, s) in result.iter_mut().zip(&sums) {
             // SAFETY: NEON is part of aarch64.
@@ -89,6 +69,57 @@ fn sums_of<const R: usize>(rows: &[i8], tiles: &[Tile]) -> [[int32x4_t; 4]; R] {
         }
     }
     result
+}
+
+// The compiler must not see that both halves of the activations are the same: it would keep them in two
+// forms, and run out of registers.
+
+/// Eight bytes in both halves.
+#[inline(always)]
+unsafe fn load_twice(from: *const i8) -> int8x16_t {
+    let twice;
+    // SAFETY: the caller's eight bytes.
+    unsafe {
+        asm!("ld1r {{{0:v}.2d}}, [{1}]", out(vreg) twice, in(reg) from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    twice
+}
+
+/// Adds the products of block `k` of `R` rows, and of the next if `BOTH`, with eight channels of a tile
+/// each, to four partial sums a channel.
+#[inline(always)]
+unsafe fn add_products<const R: usize, const BOTH: bool>(
+    sums: &mut [[int32x4_t; 8]; R],
+    rows: &[i8],
+    depth: usize,
+    k: usize,
+    half: usize,
+    tiles: [&Tile; 2],
+) {
+    // SAFETY: two channels of a tile are 16 bytes; the rows are the caller's.
+    unsafe {
+        let next = if BOTH { k + 1 } else { k };
+        let mut activations = [[vdupq_n_s8(0); 2]; R];
+        for (r, activations) in activations.iter_mut().enumerate() {
+            for (activations, k) in activations.iter_mut().zip([k, next]) {
+                *activations = load_twice(rows.as_ptr().add((r * depth + k) * 8));
+            }
+        }
+        for pair in 0..4 {
+            let [a, b] = tiles.map(|tile| vld1q_s8(tile.0.as_ptr().cast::<i8>().add(half * 64 + pair * 16)));
+            for (sums, &[x, y]) in sums.iter_mut().zip(&activations) {
+                let mut low = vmull_s8(vget_low_s8(x), vget_low_s8(a));
+                let mut high = vmull_high_s8(x, a);
+                if BOTH {
+                    low = vmlal_s8(low, vget_low_s8(y), vget_low_s8(b));
+                    high = vmlal_high_s8(high, y, b);
+                }
+                sums[pair * 2] = vpadalq_s16(sums[pair * 2], low);
+                sums[pair * 2 + 1] = vpadalq_s16(sums[pair * 2 + 1], high);
+            }
+        }
+    }
 }
 
 /// Sums of 16 channels → scaled f32 with bias; `out` holds the channels that exist.

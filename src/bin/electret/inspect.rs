@@ -23,11 +23,17 @@ pub struct Inspect {
 
 /// The kernel sets of this machine, which is chosen, and whether they agree bit for bit.
 ///
+/// Sentences are those that the model carries with their results; shapes and values of the primitives are
+/// random and extreme ones.
+///
 /// Example: electret kernels
 #[derive(Args)]
 pub struct Kernels {
     #[command(flatten)]
     model: ModelFile,
+    /// Shapes on which every primitive is compared with the scalar one.
+    #[arg(long, default_value_t = 10_000)]
+    cases: usize,
     #[command(flatten)]
     output: Output,
 }
@@ -127,17 +133,25 @@ impl Kernels {
     pub fn run(&self) -> Result<()> {
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;
-        let chosen = kernels::best().name;
+        let chosen = kernels::best();
+        let specification = kernels::available().next().unwrap_or(chosen);
         let mut rows = Vec::new();
         let mut all_agree = true;
         for set in kernels::available() {
-            let (sentences, agree) = self_test(model, set)?;
-            all_agree &= agree;
-            rows.push(json!({"kernels": set.name, "chosen": set.name == chosen, "sentences": sentences, "agree": agree}));
+            let (sentences, same) = self_test(model, set)?;
+            let difference = kernels::first_difference(set, specification, self.cases);
+            all_agree &= same && difference.is_none();
+            let is_chosen = core::ptr::eq(set, chosen);
+            rows.push(json!({"kernels": set.name, "chosen": is_chosen, "sentences": sentences,
+                             "sentences_agree": same, "cases": self.cases, "first_difference": difference}));
             if !self.output.json {
-                let mark = if set.name == chosen { "*" } else { " " };
-                let verdict = if agree { "same bits" } else { "OTHER BITS" };
-                say!("{mark} {:12} {verdict} on {sentences} sentences", set.name);
+                let mark = if is_chosen { "*" } else { " " };
+                let of_sentences = if same { "same bits" } else { "OTHER BITS" };
+                let of_primitives = match difference {
+                    None => format!("same bits on {} shapes of every primitive", self.cases),
+                    Some(what) => format!("OTHER BITS in {what}"),
+                };
+                say!("{mark} {:12} {of_sentences} on {sentences} sentences, {of_primitives}", set.name);
             }
         }
         if self.output.json {

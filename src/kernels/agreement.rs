@@ -1,0 +1,207 @@
+//! Whether kernel sets give the same bits: every primitive on shapes and values of all kinds.
+
+use super::{KernelSet, Matmul, RowScale};
+use crate::weights::{Channels, Tile};
+
+/// Compares `set` with `specification` on `cases` shapes; the first difference, if there is one.
+///
+/// Rows, channels and depths from one up, multiples of a register and not; values random, all at an
+/// end of their range, or zero.
+pub fn first_difference(
+    set: &'static KernelSet,
+    specification: &'static KernelSet,
+    cases: usize,
+) -> Option<String> {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    (0..cases).find_map(|case| {
+        let shape = Shape {
+            rows: 1 + random.below(if case % 50 == 0 { 70 } else { 13 }),
+            width: 1 + random.below(70),
+            depth: 1 + random.below(if case % 50 == 0 { 160 } else { 20 }),
+        };
+        let product = Product::new(&shape, case, &mut random);
+        if product.bits(set) != product.bits(specification) {
+            return Some(format!(
+                "matmul of {} × {} with {} channels",
+                shape.rows,
+                shape.depth * 8,
+                shape.width
+            ));
+        }
+        let values = values(1 + random.below(300), case, &mut random);
+        let differing =
+            [GELU, SOFTMAX, ADD_AND_NORM, QUANTIZE, QUANTIZE_SMOOTHED, ATTENTION_WEIGHTS, QUANTIZE_SYMMETRIC]
+                .into_iter()
+                .find(|primitive| (primitive.bits)(set, &values) != (primitive.bits)(specification, &values));
+        differing.map(|primitive| format!("{} of {} values", primitive.name, values.len()))
+    })
+}
+
+struct Shape {
+    rows: usize,
+    width: usize,
+    depth: usize,
+}
+
+/// Marsaglia's xorshift.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.next() as usize % end
+    }
+
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 8) as f32 / (1 << 24) as f32
+    }
+}
+
+struct Product {
+    rows: Vec<i8>,
+    scales: Vec<RowScale>,
+    tiles: Vec<Tile>,
+    channels: Vec<Channels>,
+    width: usize,
+}
+
+impl Product {
+    fn new(shape: &Shape, case: usize, random: &mut Random) -> Self {
+        let &Shape { rows, width, depth } = shape;
+        // Of four cases one has all values at an end of their range, and one has zeros.
+        let mut value = |end: i8| match case % 4 {
+            0 if case % 8 == 0 => end,
+            0 => end.saturating_neg(),
+            1 => 0,
+            _ => random.next() as i8,
+        };
+        let blocks = width.div_ceil(16);
+        let activations = (0..rows * depth * 8).map(|_| value(-128)).collect();
+        let tiles: Vec<Tile> = (0..blocks * depth)
+            .map(|_| Tile(core::array::from_fn(|_| core::array::from_fn(|_| value(-127).max(-127)))))
+            .collect();
+        let channels = tiles.chunks(depth).map(|tiles| Channels {
+            scale: core::array::from_fn(|lane| (lane + 1) as f32 * 1.7e-3),
+            bias: core::array::from_fn(|lane| lane as f32 - 7.3),
+            column_sum: core::array::from_fn(|lane| {
+                tiles.iter().flat_map(|tile| tile.0[lane]).map(i32::from).sum()
+            }),
+        });
+        let scales = (0..rows).map(|row| RowScale {
+            scale: 0.013 * (row + 1) as f32,
+            zero_point: (row as i32 * 37) % 256 - 128,
+        });
+        Self { rows: activations, scales: scales.collect(), channels: channels.collect(), tiles, width }
+    }
+
+    fn bits(&self, set: &KernelSet) -> Vec<u32> {
+        let rows: Vec<i8> = self.rows.iter().map(|q| q ^ set.flip as i8).collect();
+        let mut out = vec![f32::NAN; self.scales.len() * self.width];
+        (set.matmul)(Matmul {
+            rows: &rows,
+            row_scales: &self.scales,
+            tiles: &self.tiles,
+            channels: &self.channels,
+            out: &mut out,
+            width: self.width,
+        });
+        out.into_iter().map(f32::to_bits).collect()
+    }
+}
+
+/// Values of several magnitudes; of four cases one is all the same, and one zeros.
+fn values(length: usize, case: usize, random: &mut Random) -> Vec<f32> {
+    let magnitude = [1e-20, 0.01, 1.0, 30.0, 1e6, 1e18][case % 6];
+    match case % 4 {
+        0 => vec![magnitude; length],
+        1 => vec![0.0; length],
+        _ => (0..length).map(|_| (random.unit() - 0.5) * magnitude).collect(),
+    }
+}
+
+/// A primitive and the bits of what it makes of a row.
+struct Primitive {
+    name: &'static str,
+    bits: fn(&KernelSet, &[f32]) -> Vec<u32>,
+}
+
+fn floats(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+fn quantised(scale: RowScale, row: &[i8], flip: u8) -> Vec<u32> {
+    let row = row.iter().map(|q| (q ^ flip as i8) as u32);
+    row.chain([scale.scale.to_bits(), scale.zero_point as u32]).collect()
+}
+
+const GELU: Primitive = Primitive {
+    name: "gelu",
+    bits: |set, x| {
+        let mut row = x.to_vec();
+        (set.gelu)(&mut row);
+        floats(&row)
+    },
+};
+
+const SOFTMAX: Primitive = Primitive {
+    name: "softmax",
+    bits: |set, x| {
+        let mut row = x.to_vec();
+        (set.softmax)(&mut row);
+        floats(&row)
+    },
+};
+
+const ADD_AND_NORM: Primitive = Primitive {
+    name: "add_and_norm",
+    bits: |set, x| {
+        let mut row = x.to_vec();
+        let weight: Vec<f32> = x.iter().map(|x| x * 0.3).collect();
+        (set.add_and_norm)(&mut row, &weight, &weight, x, 1e-12);
+        floats(&row)
+    },
+};
+
+const QUANTIZE: Primitive = Primitive {
+    name: "quantize",
+    bits: |set, x| {
+        let mut row = vec![0; x.len()];
+        let scale = (set.quantize)(x, &[], &mut row);
+        quantised(scale, &row, set.flip)
+    },
+};
+
+const QUANTIZE_SMOOTHED: Primitive = Primitive {
+    name: "quantize with smoothing",
+    bits: |set, x| {
+        let mut row = vec![0; x.len()];
+        let smoothing: Vec<f32> = (0..x.len()).map(|index| 0.1 + index as f32 * 0.01).collect();
+        let scale = (set.quantize)(x, &smoothing, &mut row);
+        quantised(scale, &row, set.flip)
+    },
+};
+
+const ATTENTION_WEIGHTS: Primitive = Primitive {
+    name: "attention_weights",
+    bits: |set, x| {
+        let mut row = vec![0; x.len()];
+        let value_scales: Vec<f32> = x.iter().map(|x| x.abs().min(1.0)).collect();
+        let scale = (set.attention_weights)(&mut x.to_vec(), &value_scales, &mut row);
+        quantised(scale, &row, set.flip)
+    },
+};
+
+const QUANTIZE_SYMMETRIC: Primitive = Primitive {
+    name: "quantize_symmetric",
+    bits: |set, x| {
+        let mut row = vec![0; x.len()];
+        let scale = (set.quantize_symmetric)(x, &mut row);
+        quantised(RowScale { scale, zero_point: 0 }, &row, 0)
+    },
+};
