@@ -7,7 +7,8 @@ use std::time::Instant;
 pub fn serve(mut run: impl FnMut(&[i64])) {
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("stdin is text");
-        let mut numbers = line.split_whitespace().map(|word| word.parse::<usize>().expect("two numbers a line"));
+        let mut numbers =
+            line.split_whitespace().map(|word| word.parse::<usize>().expect("two numbers a line"));
         let (tokens, runs) = (numbers.next().expect("tokens"), numbers.next().expect("runs"));
         let ids: Vec<i64> = (0..tokens).map(|index| (index * 7919 % 30522) as i64).collect();
         run(&ids);
