@@ -16,7 +16,7 @@ pub fn embed(
 ) {
     let config = model.config();
     let tables = &model.root().embeddings;
-    let (weight, bias) = tables.norm.native();
+    let norm = tables.norm.layer_norm(config.layer_norm_eps);
     let width = config.embedding_size;
     let positions = native(&tables.positions).chunks_exact(width).skip(first);
     let types = native(&tables.token_types);
@@ -25,7 +25,7 @@ pub fn embed(
         row.copy_from_slice(position);
         tables.words.add_row(token.id as usize, row);
         let segment = types.chunks_exact(width).nth(token.type_id.into()).unwrap_or_default();
-        (kernels.add_and_norm)(row, segment, weight, bias, config.layer_norm_eps);
+        (kernels.add_and_norm)(row, segment, &norm);
     }
     match tables.projection.as_ref() {
         Some(projection) => {

@@ -167,8 +167,9 @@ fn product(kernels: &KernelSet, rows: &[i8], scales: &[RowScale], linear: &Linea
 
 /// x = LayerNorm(x + y), row by row of `[n, width]`.
 pub(crate) fn add_and_norm(kernels: &KernelSet, norm: &Norm, epsilon: f32, x: &mut [f32], y: &[f32]) {
-    let (weight, bias) = norm.native();
-    for (x, y) in x.chunks_exact_mut(weight.len()).zip(y.chunks_exact(weight.len())) {
-        (kernels.add_and_norm)(x, y, weight, bias, epsilon);
+    let norm = norm.layer_norm(epsilon);
+    let width = norm.weight.len();
+    for (x, y) in x.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
+        (kernels.add_and_norm)(x, y, &norm);
     }
 }

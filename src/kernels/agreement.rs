@@ -1,6 +1,6 @@
 //! Whether kernel sets give the same bits: every primitive on shapes and values of all kinds.
 
-use super::{KernelSet, Matmul, RowScale};
+use super::{KernelSet, LayerNorm, Matmul, RowScale};
 use crate::weights::{Channels, Tile};
 
 /// Compares `set` with `specification` on `cases` shapes; the first difference, if there is one.
@@ -76,7 +76,7 @@ impl Product {
         let &Shape { rows, width, depth } = shape;
         // Of four cases one has all values at an end of their range, and one has zeros.
         let mut value = |end: i8| match case % 4 {
-            0 if case % 8 == 0 => end,
+            0 if case.is_multiple_of(8) => end,
             0 => end.saturating_neg(),
             1 => 0,
             _ => random.next() as i8,
@@ -163,7 +163,7 @@ const ADD_AND_NORM: Primitive = Primitive {
     bits: |set, x| {
         let mut row = x.to_vec();
         let weight: Vec<f32> = x.iter().map(|x| x * 0.3).collect();
-        (set.add_and_norm)(&mut row, &weight, &weight, x, 1e-12);
+        (set.add_and_norm)(&mut row, &weight, &LayerNorm { weight: &weight, bias: x, epsilon: 1e-12 });
         floats(&row)
     },
 };

@@ -358,10 +358,22 @@ pub fn softmax<V: Lanes>(row: &mut [f32]) {
     }
 }
 
+/// What a LayerNorm learned, and its ε.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm<'a> {
+    /// Factor of each column.
+    pub weight: &'a [f32],
+    /// Summand of each column.
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
 /// x = LayerNorm(x + y) of one row: with z = x + y, (z − mean) / √(variance + ε) · weight + bias.
 /// An empty `y` adds nothing.
 #[inline(always)]
-pub fn add_and_norm<V: Lanes>(row: &mut [f32], y: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+pub fn add_and_norm<V: Lanes>(row: &mut [f32], y: &[f32], norm: &LayerNorm<'_>) {
+    let &LayerNorm { weight, bias, epsilon } = norm;
     let length = row.len() as f32;
     let mut sum = V::splat(0.0);
     for index in 0..parts(row) {

@@ -30,7 +30,7 @@ mod wasm;
 
 #[cfg(feature = "std")]
 pub use agreement::first_difference;
-pub use lanes::RowScale;
+pub use lanes::{LayerNorm, RowScale};
 
 use crate::weights::{Channels, Tile};
 
@@ -68,7 +68,7 @@ pub struct KernelSet {
     pub gelu: fn(&mut [f32]),
     pub softmax: fn(&mut [f32]),
     pub attention_weights: fn(&mut [f32], &[f32], &mut [i8]) -> RowScale,
-    pub add_and_norm: fn(&mut [f32], &[f32], &[f32], &[f32], f32),
+    pub add_and_norm: fn(&mut [f32], &[f32], &LayerNorm<'_>),
     pub quantize: fn(&[f32], &[f32], &mut [i8]) -> RowScale,
     pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
     pub flip: u8,
@@ -139,10 +139,8 @@ macro_rules! kernel_set {
                     scores: &mut [f32], value_scales: &[f32], quantized: &mut [i8]
                 ) -> super::RowScale
             ),
-            add_and_norm: |row, y, weight, bias, epsilon| super::compiled!(
-                [$($features)?] add_and_norm::<$lanes>(
-                    row: &mut [f32], y: &[f32], weight: &[f32], bias: &[f32], epsilon: f32
-                )
+            add_and_norm: |row, y, norm| super::compiled!(
+                [$($features)?] add_and_norm::<$lanes>(row: &mut [f32], y: &[f32], norm: &super::LayerNorm<'_>)
             ),
             quantize: |row, smoothing, quantized| super::compiled!(
                 [$($features)?] quantize::<$lanes>(

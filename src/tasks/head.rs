@@ -50,9 +50,9 @@ pub fn features<'a>(
     dense(kernels, scratch, linear, x, out);
     (kernels.gelu)(out);
     if let Some(norm) = head.norm.as_ref() {
-        let (weight, bias) = norm.native();
-        for row in out.chunks_exact_mut(weight.len()) {
-            (kernels.add_and_norm)(row, &[], weight, bias, model.config().layer_norm_eps);
+        let norm = norm.layer_norm(model.config().layer_norm_eps);
+        for row in out.chunks_exact_mut(norm.weight.len()) {
+            (kernels.add_and_norm)(row, &[], &norm);
         }
     }
     out

@@ -4,6 +4,7 @@ use rkyv::rend::f32_le;
 use rkyv::vec::ArchivedVec;
 
 use super::format::{Linear, Norm};
+use crate::kernels::LayerNorm;
 
 impl Linear {
     /// Output channels, or rows of a table.
@@ -34,8 +35,8 @@ impl Linear {
 
 impl Norm {
     /// Weight and bias as native floats, without a copy.
-    pub fn native(&self) -> (&[f32], &[f32]) {
-        (native(&self.weight), native(&self.bias))
+    pub fn layer_norm(&self, epsilon: f32) -> LayerNorm<'_> {
+        LayerNorm { weight: native(&self.weight), bias: native(&self.bias), epsilon }
     }
 }
 

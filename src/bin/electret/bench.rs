@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use electret::import::Checkpoint;
-use electret::kernels::{self, KernelSet, Matmul, RowScale};
+use electret::kernels::{self, KernelSet, LayerNorm, Matmul, RowScale};
 use electret::quantize::quantize;
 use electret::tasks::Batch;
 use electret::text::Token;
@@ -218,6 +218,7 @@ impl Bench {
         }
         let x: Vec<f32> = (0..1024).map(|i| ((i * 37 % 251) as f32 - 125.0) * 0.02).collect();
         let (weight, bias) = (vec![1.0; 256], vec![0.0; 256]);
+        let norm = LayerNorm { weight: &weight, bias: &bias, epsilon: 1e-12 };
         let mut y = x.clone();
         let mut q = vec![0i8; 1024];
         let mut line = |name: &str,
@@ -237,7 +238,7 @@ impl Bench {
         line("attention_weights", 128, &mut |y, q| {
             black_box((set.attention_weights)(y, &weight[..128], q));
         })?;
-        line("add_and_norm", 256, &mut |y, _| (set.add_and_norm)(y, &bias, &weight, &bias, 1e-12))?;
+        line("add_and_norm", 256, &mut |y, _| (set.add_and_norm)(y, &bias, &norm))?;
         line("quantize", 256, &mut |y, q| {
             black_box((set.quantize)(y, &weight, q));
         })?;
