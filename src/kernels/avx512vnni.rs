@@ -8,7 +8,7 @@ use core::arch::x86_64::*;
 
 use super::lanes::{Join, LANES, Lanes, Number};
 use super::{KernelSet, Matmul, RowScale, kernel_set};
-use crate::weights::Channels;
+use crate::weights::{Channels, Tile};
 
 /// Rows that share one pass over the weights: 16 accumulators.
 const ROWS: usize = 8;
@@ -84,6 +84,16 @@ impl Lanes for Zmm {
             _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
         }
     }
+    #[inline(always)]
+    fn load_part(from: &[f32], fill: f32) -> Self {
+        // SAFETY: the mask keeps to the slice.
+        unsafe { Self(_mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask(from.len()), from.as_ptr())) }
+    }
+    #[inline(always)]
+    fn store_part(self, to: &mut [f32]) {
+        // SAFETY: the mask keeps to the slice.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask(to.len()), self.0) }
+    }
     const FLIP: u8 = 0x80;
     #[inline(always)]
     fn narrow_activation(self, to: &mut [i8; LANES]) {
@@ -104,89 +114,91 @@ impl Lanes for Zmm {
     }
 }
 
+/// Bytes of weights that stay in the first-level cache while groups of rows go by.
+const HELD: usize = 16 << 10;
+
 /// How far ahead weights are asked for, in bytes: the processor's own prefetching stops at every page.
 const AHEAD: usize = 2048;
 
-/// Rows whose activations stay in the first-level cache while the weights go by.
-const PANEL: usize = 32;
-
-/// Panels of rows × strips of channels × groups of rows: a strip's weights are read from the first-level
-/// cache by all groups but the first.
+/// As many channels as the cache holds × groups of rows.
 fn matmul(product: Matmul<'_>) {
     let Matmul { rows, row_scales, tiles, channels, out, width } = product;
+    let n = row_scales.len();
     let depth = tiles.len() / channels.len().max(1);
-    let panels = rows.chunks(PANEL * depth * 8).zip(row_scales.chunks(PANEL));
-    for ((rows, scales), out) in panels.zip(out.chunks_mut(PANEL * width)) {
-        // Few rows leave registers for several strips, which hides the latency of the products.
-        let strips = match scales.len() {
-            1 | 2 => 4,
-            3 | 4 => 2,
-            _ => 1,
-        };
-        let group = scales.len().div_ceil(scales.len().div_ceil(ROWS));
-        let columns = tiles.chunks(strips * depth.max(1)).zip(channels.chunks(strips));
-        for (strip, (tiles, channels)) in columns.enumerate() {
-            let first = strip * strips * 16;
-            let groups = rows.chunks(group * depth * 8).zip(scales.chunks(group));
-            for ((rows, scales), out) in groups.zip(out.chunks_mut(group * width)) {
-                let Some(out) = out.get_mut(first..) else { continue };
-                let part = Matmul { rows, row_scales: scales, tiles, channels, out, width };
-                // SAFETY: `detect` saw the instructions before handing this set out; `out` begins at
-                // the strip's first column.
-                unsafe { group_by_strip(part, width - first) };
-            }
-        }
-    }
-}
-
-/// A group of rows × a strip of channels, `columns` of which exist from here to the row's end.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn group_by_strip(part: Matmul<'_>, columns: usize) {
-    // SAFETY: the caller's.
-    unsafe {
-        match (part.row_scales.len(), part.channels.len()) {
-            (1, 4) => rows_by_channels::<1, 4>(part, columns),
-            (2, 4) => rows_by_channels::<2, 4>(part, columns),
-            (3, 2) => rows_by_channels::<3, 2>(part, columns),
-            (4, 2) => rows_by_channels::<4, 2>(part, columns),
-            (5, _) => rows_by_channels::<5, 1>(part, columns),
-            (6, _) => rows_by_channels::<6, 1>(part, columns),
-            (7, _) => rows_by_channels::<7, 1>(part, columns),
-            (8, _) => rows_by_channels::<8, 1>(part, columns),
-            (rows, _) => {
-                // the last channels, where fewer are left than a strip has
-                let Matmul { tiles, channels, out, width, .. } = part;
-                let depth = tiles.len() / channels.len();
-                for (block, (tiles, channels)) in tiles.chunks(depth).zip(channels.chunks(1)).enumerate() {
-                    let (out, columns) = (&mut out[block * 16..], columns - block * 16);
-                    let part =
-                        Matmul { rows: part.rows, row_scales: part.row_scales, tiles, channels, out, width };
-                    match rows {
-                        1 => rows_by_channels::<1, 1>(part, columns),
-                        2 => rows_by_channels::<2, 1>(part, columns),
-                        3 => rows_by_channels::<3, 1>(part, columns),
-                        _ => rows_by_channels::<4, 1>(part, columns),
-                    }
+    let group = n.div_ceil(n.div_ceil(ROWS).max(1)).max(1);
+    let held = if n <= ROWS { channels.len() } else { HELD / (depth * size_of::<Tile>()).max(1) }.max(1);
+    let parts = tiles.chunks((held * depth).max(1)).zip(channels.chunks(held));
+    for (part, (tiles, channels)) in parts.enumerate() {
+        let first = part * held * 16;
+        let groups = rows.chunks((group * depth * 8).max(1)).zip(row_scales.chunks(group));
+        for ((rows, row_scales), out) in groups.zip(out.chunks_mut(group * width)) {
+            let Some(out) = out.get_mut(first..) else { continue };
+            let columns = width - first;
+            let part = Matmul { rows, row_scales, tiles, channels, out, width };
+            // SAFETY: `detect` saw the instructions before handing this set out; `rows` holds a row of
+            // `depth` blocks for each scale, `out` the first of `columns` outputs of each.
+            unsafe {
+                match row_scales.len() {
+                    1 => group_of_rows::<1, 4>(part, columns),
+                    2 => group_of_rows::<2, 4>(part, columns),
+                    3 => group_of_rows::<3, 2>(part, columns),
+                    4 => group_of_rows::<4, 2>(part, columns),
+                    5 => group_of_rows::<5, 1>(part, columns),
+                    6 => group_of_rows::<6, 1>(part, columns),
+                    7 => group_of_rows::<7, 1>(part, columns),
+                    _ => group_of_rows::<8, 1>(part, columns),
                 }
             }
         }
     }
 }
 
-/// `R` rows × `S` blocks of 16 channels.
+/// `R` rows × all channels of the part, `S` blocks of 16 at once: few rows leave registers for several,
+/// which hides the latency of the products.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn group_of_rows<const R: usize, const S: usize>(part: Matmul<'_>, columns: usize) {
+    let depth = part.tiles.len() / part.channels.len();
+    let (several, rest) = part.channels.as_chunks::<S>();
+    let (tiles, out) = (part.tiles.as_ptr(), part.out.as_mut_ptr());
+    for (strip, channels) in several.iter().enumerate() {
+        let block = strip * S;
+        // SAFETY: the caller's, from the strip's first tile and column on.
+        unsafe {
+            let (tiles, out) = (tiles.add(block * depth), out.add(block * 16));
+            rows_by_channels::<R, S>(part.rows, part.row_scales, tiles, channels, out, part.width, columns - block * 16);
+        }
+    }
+    for (index, channels) in rest.iter().enumerate() {
+        let block = several.len() * S + index;
+        // SAFETY: as above.
+        unsafe {
+            let (tiles, out) = (tiles.add(block * depth), out.add(block * 16));
+            let channels = core::array::from_ref(channels);
+            rows_by_channels::<R, 1>(part.rows, part.row_scales, tiles, channels, out, part.width, columns - block * 16);
+        }
+    }
+}
+
+/// `R` rows × `S` blocks of 16 channels, of which `columns` channels exist.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn rows_by_channels<const R: usize, const S: usize>(part: Matmul<'_>, columns: usize) {
-    let Matmul { rows, row_scales, tiles, channels, out, width } = part;
-    let depth = tiles.len() / S;
-    debug_assert!(row_scales.len() == R && channels.len() == S && rows.len() >= R * depth * 8);
+unsafe fn rows_by_channels<const R: usize, const S: usize>(
+    rows: &[i8],
+    row_scales: &[RowScale],
+    tiles: *const Tile,
+    channels: &[Channels; S],
+    out: *mut f32,
+    width: usize,
+    columns: usize,
+) {
+    let depth = rows.len() / 8 / R;
     let mut sums = [[[_mm512_setzero_si512(); 2]; S]; R];
     for k in 0..depth {
         let mut weights = [[_mm512_setzero_si512(); 2]; S];
         for (strip, weights) in weights.iter_mut().enumerate() {
-            // SAFETY: k < depth; a tile is 128 bytes, 64-byte aligned.
+            // SAFETY: k < depth; a tile is 128 bytes, 64-byte aligned. Nothing is read ahead, only asked for.
             unsafe {
-                let pointer = tiles.as_ptr().add(strip * depth + k).cast::<__m512i>();
+                let pointer = tiles.add(strip * depth + k).cast::<__m512i>();
                 *weights = [_mm512_load_si512(pointer), _mm512_load_si512(pointer.add(1))];
                 _mm_prefetch::<_MM_HINT_T0>(pointer.wrapping_byte_add(AHEAD).cast());
                 _mm_prefetch::<_MM_HINT_T0>(pointer.wrapping_byte_add(AHEAD + 64).cast());
@@ -206,9 +218,15 @@ unsafe fn rows_by_channels<const R: usize, const S: usize>(part: Matmul<'_>, col
         let epilogue = Epilogue::new(channels, (columns - strip * 16).min(16));
         for (r, (sums, row)) in sums.iter().zip(row_scales).enumerate() {
             // SAFETY: row r's outputs of this strip start at r · width + 16 · strip.
-            unsafe { epilogue.store(sums[strip], *row, out.as_mut_ptr().add(r * width + strip * 16)) };
+            unsafe { epilogue.store(sums[strip], *row, out.add(r * width + strip * 16)) };
         }
     }
+}
+
+/// The first `count` of sixteen lanes.
+#[inline(always)]
+fn mask(count: usize) -> u16 {
+    (0xffff_u32 >> (16 - count.min(16))) as u16
 }
 
 /// Sums → scaled f32 with bias, for one block of 16 channels.
@@ -229,7 +247,7 @@ impl Epilogue {
                 column_sum: _mm512_loadu_si512(channels.column_sum.as_ptr().cast()),
                 scale: _mm512_loadu_ps(channels.scale.as_ptr()),
                 bias: _mm512_loadu_ps(channels.bias.as_ptr()),
-                mask: (0xffff_u32 >> (16 - columns)) as u16,
+                mask: mask(columns),
             }
         }
     }

@@ -43,6 +43,18 @@ pub trait Lanes: Number {
     fn load(from: &[f32; LANES]) -> Self;
     /// Writes sixteen.
     fn store(self, to: &mut [f32; LANES]);
+    /// Reads fewer than sixteen; the lanes that are missing are `fill`.
+    #[inline(always)]
+    fn load_part(from: &[f32], fill: f32) -> Self {
+        Self::load(&padded(from, fill))
+    }
+    /// Writes fewer than sixteen.
+    #[inline(always)]
+    fn store_part(self, to: &mut [f32]) {
+        let mut all = [0.0; LANES];
+        self.store(&mut all);
+        copy(to, &all);
+    }
     /// Nearest integers, ties to even, cut to −128..=127.
     fn narrow(self, to: &mut [i8; LANES]);
     /// Which bits of an activation's byte are turned for the set's multiply instruction: 0x80 where
@@ -238,7 +250,7 @@ fn get<V: Lanes>(row: &[f32], index: usize, fill: f32) -> V {
     let (parts, rest) = row.as_chunks();
     match parts.get(index) {
         Some(part) => V::load(part),
-        None => V::load(&padded(rest, fill)),
+        None => V::load_part(rest, fill),
     }
 }
 
@@ -248,11 +260,7 @@ fn put<V: Lanes>(row: &mut [f32], index: usize, value: V) {
     let (parts, rest) = row.as_chunks_mut();
     match parts.get_mut(index) {
         Some(part) => value.store(part),
-        None => {
-            let mut all = [0.0; LANES];
-            value.store(&mut all);
-            copy(rest, &all);
-        }
+        None => value.store_part(rest),
     }
 }
 
