@@ -254,13 +254,19 @@ fn get<V: Lanes>(row: &[f32], index: usize, fill: f32) -> V {
     }
 }
 
-/// Writes part `index` of a row, as far as the row goes.
+/// Writes part `index` of a row, as far as the row goes; what was written, 0 where the row had ended.
 #[inline(always)]
-fn put<V: Lanes>(row: &mut [f32], index: usize, value: V) {
+fn put<V: Lanes>(row: &mut [f32], index: usize, value: V) -> V {
     let (parts, rest) = row.as_chunks_mut();
     match parts.get_mut(index) {
-        Some(part) => value.store(part),
-        None => value.store_part(rest),
+        Some(part) => {
+            value.store(part);
+            value
+        }
+        None => {
+            value.store_part(rest);
+            V::load_part(rest, 0.0)
+        }
     }
 }
 
@@ -347,12 +353,9 @@ fn exponentials<V: Lanes>(row: &mut [f32]) -> f32 {
         max = max.larger(get(row, index, f32::NEG_INFINITY));
     }
     let max = V::splat(max.fold::<Max>());
-    for index in 0..parts(row) {
-        put(row, index, get::<V>(row, index, 0.0).sub(max).exp());
-    }
     let mut sum = V::splat(0.0);
     for index in 0..parts(row) {
-        sum = sum.add(get(row, index, 0.0));
+        sum = sum.add(put(row, index, get::<V>(row, index, 0.0).sub(max).exp()));
     }
     1.0 / sum.fold::<Sum>()
 }
@@ -386,15 +389,12 @@ pub fn add_and_norm<V: Lanes>(row: &mut [f32], y: &[f32], norm: &LayerNorm<'_>) 
     let mut sum = V::splat(0.0);
     for index in 0..parts(row) {
         let z = get::<V>(row, index, 0.0).add(get(y, index, 0.0));
-        put(row, index, z);
-        sum = sum.add(z);
+        sum = sum.add(put(row, index, z));
     }
     let mean = V::splat(sum.fold::<Sum>() / length);
     let mut squares = V::splat(0.0);
     for index in 0..parts(row) {
-        put(row, index, get::<V>(row, index, 0.0).sub(mean));
-        // Read again, so that what a last part lacks counts nothing.
-        let x: V = get(row, index, 0.0);
+        let x = put(row, index, get::<V>(row, index, 0.0).sub(mean));
         squares = squares.add(x.mul(x));
     }
     let variance = squares.fold::<Sum>() / length;
