@@ -37,8 +37,11 @@
 //!
 //! | feature | adds | std |
 //! |---|---|---|
-//! | none | the core: `weights`, `text`, `kernels` (portable), `encoder`, `tasks` | no |
+//! | none | the core: `weights`, `text`, `kernels`, `encoder`, `tasks` | no |
+//! | `dsp` | kernels with `smlad` for Cortex-M4, M7 and M33; the processor is not asked | no |
+//! | `helium` | kernels with `vmlava` for Cortex-M55 and M85; the processor is not asked | no |
 //! | `std` | detection of the processor's instructions, AVX2 and AVX-512-VNNI kernels | yes |
+//! | `parallel` | [`tasks::Batch`]: many texts on several threads | yes |
 //! | `convert` | [`import`], [`reference`](mod@reference), [`quantize`], [`evaluate`] | yes |
 //! | `cli` (default) | the `electret` command | yes |
 //! | `train` | `train`: corpus and pre-training on Burn's CPU backend | yes |
@@ -47,7 +50,7 @@
 //! # What you may rely on
 //!
 //! The core allocates nothing, and answers any input with a result or an [`Error`]. For one model
-//! file and one input every kernel set and block size gives the same bits.
+//! file and one input every kernel set, block size and number of threads gives the same bits.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs)]
 
