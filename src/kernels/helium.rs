@@ -6,12 +6,12 @@
 
 use core::arch::asm;
 
-use super::lanes::Portable;
+use super::lanes::{Portable, RowScale, row_scale};
 use super::scalar::finish;
 use super::{KernelSet, Matmul, kernel_set};
 use crate::weights::Tile;
 
-kernel_set!("helium", Portable);
+kernel_set!("helium", Portable, quantize: quantize);
 
 /// The set; who asks for the feature vouches for the instructions.
 pub fn detect() -> Option<&'static KernelSet> {
@@ -106,6 +106,80 @@ fn sums_of(rows: [&[i8]; ROWS], tiles: &[Tile], lane: usize) -> [[i32; 2]; ROWS]
         );
     }
     [[a, b], [c, d]]
+}
+
+/// [`lanes::quantize`](super::lanes::quantize), four values a turn.
+fn quantize(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> RowScale {
+    // Without smoothing the row is multiplied by a one that does not move on.
+    let ones = [1.0; 4];
+    let (factors, step) = if smoothing.is_empty() { (&ones[..], 0) } else { (smoothing, 16) };
+    let length = row.len().min(quantized.len());
+    if length == 0 || (step != 0 && smoothing.len() < length) {
+        quantized.fill(0);
+        return RowScale { scale: 1.0, zero_point: 0 };
+    }
+    let (min, max) = range(row, factors, step, length);
+    let Some((scale, inverse, shift)) = row_scale(min, max) else {
+        quantized.fill(0);
+        return RowScale { scale: 1.0, zero_point: 0 };
+    };
+    // SAFETY: a predicated loop touches `length` values of the row and of the factors, or the same four
+    // ones again and again, and `length` bytes of the result.
+    unsafe {
+        asm!(
+            "vdup.32 q2, {low}",
+            "vdup.32 q3, {high}",
+            "dlstp.32 lr, {length}",
+            "2:",
+            "vldrw.u32 q0, [{x}], #16",
+            "vldrw.u32 q1, [{f}]",
+            "vmul.f32 q0, q0, q1",
+            "vmul.f32 q0, q0, {inverse}",
+            "vadd.f32 q0, q0, {shift}",
+            "add {f}, {f}, {step}",
+            "vcvtn.s32.f32 q0, q0",
+            "vmax.s32 q0, q0, q2",
+            "vmin.s32 q0, q0, q3",
+            "vstrb.32 q0, [{q}], #4",
+            "letp lr, 2b",
+            x = inout(reg) row.as_ptr() => _, f = inout(reg) factors.as_ptr() => _,
+            q = inout(reg) quantized.as_mut_ptr() => _, step = in(reg) step, length = in(reg) length,
+            low = in(reg) -128, high = in(reg) 127,
+            inverse = in(reg) inverse.to_bits(), shift = in(reg) shift.to_bits(),
+            out("lr") _, out("q0") _, out("q1") _, out("q2") _, out("q3") _,
+            options(nostack),
+        );
+    }
+    quantized.get_mut(length..).unwrap_or_default().fill(0);
+    scale
+}
+
+/// Least and largest of 0 and `length` values of row · factors, whose pointer moves on by `step` bytes.
+fn range(row: &[f32], factors: &[f32], step: usize, length: usize) -> (f32, f32) {
+    let (mut min, mut max) = (0_u32, 0_u32);
+    // SAFETY: as in `quantize`; read only.
+    unsafe {
+        asm!(
+            "vmov.i32 q2, #0",
+            "vmov.i32 q3, #0",
+            "dlstp.32 lr, {length}",
+            "2:",
+            "vldrw.u32 q0, [{x}], #16",
+            "vldrw.u32 q1, [{f}]",
+            "vmul.f32 q0, q0, q1",
+            "add {f}, {f}, {step}",
+            "vminnm.f32 q2, q2, q0",
+            "vmaxnm.f32 q3, q3, q0",
+            "letp lr, 2b",
+            "vminnmv.f32 {min}, q2",
+            "vmaxnmv.f32 {max}, q3",
+            x = inout(reg) row.as_ptr() => _, f = inout(reg) factors.as_ptr() => _,
+            step = in(reg) step, length = in(reg) length, min = inout(reg) min, max = inout(reg) max,
+            out("lr") _, out("q0") _, out("q1") _, out("q2") _, out("q3") _,
+            options(readonly, nostack),
+        );
+    }
+    (f32::from_bits(min), f32::from_bits(max))
 }
 
 /// `vmlava` on registers, 16 multiply-accumulates each.

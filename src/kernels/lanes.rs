@@ -491,15 +491,11 @@ fn quantize_values<V: Lanes, X: Values>(values: &X, quantized: &mut [i8]) -> Row
     }
     let min = if X::POSITIVE { 0.0 } else { low.fold::<Min>() };
     let max = high.fold::<Max>();
-    let range = max - min;
-    // A row of zeros, or one so small that its inverse would overflow.
-    if range < 1e-30 {
+    let Some((scale, inverse, shift)) = row_scale(min, max) else {
         quantized.fill(V::FLIP as i8);
         return RowScale { scale: 1.0, zero_point: 0 };
-    }
-    let inverse = 255.0 / range;
-    let zero = -128.0 - min * inverse + ROUND - ROUND;
-    let (inverse, shift) = (V::splat(inverse), V::splat(zero));
+    };
+    let (inverse, shift) = (V::splat(inverse), V::splat(shift));
     for index in 0..values.length().div_ceil(LANES) {
         let x = values.get::<V>(index).mul(inverse).add(shift);
         let (parts, rest) = quantized.as_chunks_mut();
@@ -513,7 +509,20 @@ fn quantize_values<V: Lanes, X: Values>(values: &X, quantized: &mut [i8]) -> Row
         }
     }
     clear_from(quantized, values.length());
-    RowScale { scale: range / 255.0, zero_point: zero as i32 }
+    scale
+}
+
+/// The scale of a row whose values go from `min` ≤ 0 to `max` ≥ 0, and the factor and summand that bring
+/// them to −128..=127; `None` for a row of zeros, or one so small that its inverse would overflow.
+#[inline(always)]
+pub(super) fn row_scale(min: f32, max: f32) -> Option<(RowScale, f32, f32)> {
+    let range = max - min;
+    if range < 1e-30 {
+        return None;
+    }
+    let inverse = 255.0 / range;
+    let zero = -128.0 - min * inverse + ROUND - ROUND;
+    Some((RowScale { scale: range / 255.0, zero_point: zero as i32 }, inverse, zero))
 }
 
 /// Quantises one row to −127..=127 with zero at 0; x ≈ returned scale · q.

@@ -126,9 +126,19 @@ macro_rules! has_arm_feature {
 use has_arm_feature;
 
 /// A kernel set: `matmul` and `peak` of the file that asks for it, and the f32 primitives of
-/// [`lanes`] over its registers, compiled for the named instructions.
+/// [`lanes`] over its registers, compiled for the named instructions; or a `quantize` of its own.
 macro_rules! kernel_set {
+    ($name:literal, $lanes:ty, quantize: $quantize:ident) => {
+        kernel_set!(@ $name, $lanes, [], $quantize);
+    };
     ($name:literal, $lanes:ty $(, $features:literal)?) => {
+        kernel_set!(@ $name, $lanes, [$($features)?], |row, smoothing, quantized| super::compiled!(
+            [$($features)?] quantize::<$lanes>(
+                row: &[f32], smoothing: &[f32], quantized: &mut [i8]
+            ) -> super::RowScale
+        ));
+    };
+    (@ $name:literal, $lanes:ty, [$($features:literal)?], $quantize:expr) => {
         pub(super) static KERNELS: super::KernelSet = super::KernelSet {
             name: $name,
             matmul,
@@ -142,11 +152,7 @@ macro_rules! kernel_set {
             add_and_norm: |row, y, norm| super::compiled!(
                 [$($features)?] add_and_norm::<$lanes>(row: &mut [f32], y: &[f32], norm: &super::LayerNorm<'_>)
             ),
-            quantize: |row, smoothing, quantized| super::compiled!(
-                [$($features)?] quantize::<$lanes>(
-                    row: &[f32], smoothing: &[f32], quantized: &mut [i8]
-                ) -> super::RowScale
-            ),
+            quantize: $quantize,
             quantize_symmetric: |row, quantized| super::compiled!(
                 [$($features)?] quantize_symmetric::<$lanes>(row: &[f32], quantized: &mut [i8]) -> f32
             ),
