@@ -165,7 +165,15 @@ unsafe fn group_of_rows<const R: usize, const S: usize>(part: Matmul<'_>, column
         // SAFETY: the caller's, from the strip's first tile and column on.
         unsafe {
             let (tiles, out) = (tiles.add(block * depth), out.add(block * 16));
-            rows_by_channels::<R, S>(part.rows, part.row_scales, tiles, channels, out, part.width, columns - block * 16);
+            rows_by_channels::<R, S>(
+                part.rows,
+                part.row_scales,
+                tiles,
+                channels,
+                out,
+                part.width,
+                columns - block * 16,
+            );
         }
     }
     for (index, channels) in rest.iter().enumerate() {
@@ -174,7 +182,15 @@ unsafe fn group_of_rows<const R: usize, const S: usize>(part: Matmul<'_>, column
         unsafe {
             let (tiles, out) = (tiles.add(block * depth), out.add(block * 16));
             let channels = core::array::from_ref(channels);
-            rows_by_channels::<R, 1>(part.rows, part.row_scales, tiles, channels, out, part.width, columns - block * 16);
+            rows_by_channels::<R, 1>(
+                part.rows,
+                part.row_scales,
+                tiles,
+                channels,
+                out,
+                part.width,
+                columns - block * 16,
+            );
         }
     }
 }

@@ -5,6 +5,7 @@
 //! work is the portable one, which the compiler vectorises for `-C target-cpu=cortex-m55`.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 
 use super::lanes::{Portable, RowScale, row_scale};
 use super::scalar::finish;
@@ -25,19 +26,13 @@ fn matmul(product: Matmul<'_>) {
     let Matmul { rows, row_scales, tiles, channels, out, width } = product;
     let depth = tiles.len() / channels.len().max(1);
     let groups = rows.chunks(ROWS * depth * 8).zip(row_scales.chunks(ROWS));
+    let mut sums = MaybeUninit::uninit();
     for ((rows, scales), out) in groups.zip(out.chunks_mut(ROWS * width)) {
         // A single row stands for its missing partner.
         let second = rows.get(depth * 8..).filter(|row| !row.is_empty()).unwrap_or(rows);
         let blocks = tiles.chunks_exact(depth.max(1)).zip(channels);
         for (block, (tiles, channels)) in blocks.enumerate() {
-            let mut sums = [[0; 16]; ROWS];
-            for pair in 0..8 {
-                let quad = sums_of([rows, second], tiles, pair * 2);
-                for (sums, [even, odd]) in sums.iter_mut().zip(quad) {
-                    sums[pair * 2] = even;
-                    sums[pair * 2 + 1] = odd;
-                }
-            }
+            let sums = block_sums([rows, second], tiles, &mut sums);
             let columns = block * 16..width.min(block * 16 + 16);
             for ((sums, &row), out) in sums.iter().zip(scales).zip(out.chunks_mut(width)) {
                 finish(sums, row, channels, out.get_mut(columns.clone()).unwrap_or_default());
@@ -46,31 +41,43 @@ fn matmul(product: Matmul<'_>) {
     }
 }
 
-/// Products of two rows with channels `lane` and `lane` + 1: `[rows][channels]`.
-#[inline(always)]
-fn sums_of(rows: [&[i8]; ROWS], tiles: &[Tile], lane: usize) -> [[i32; 2]; ROWS] {
-    let Some(first) = tiles.first() else { return [[0; 2]; ROWS] };
-    let weights = first.0[lane].as_ptr();
-    let (mut a, mut b, mut c, mut d) = (0, 0, 0, 0);
-    // SAFETY: a row holds 8 bytes a tile. The loop takes two tiles a turn; the odd one is read under a
-    // predicate of 8 bytes. Everything is read only.
+/// Products of two rows with 16 channels: `[rows][channels]`.
+fn block_sums<'s>(
+    rows: [&[i8]; ROWS],
+    tiles: &[Tile],
+    sums: &'s mut MaybeUninit<[[i32; 16]; ROWS]>,
+) -> &'s [[i32; 16]; ROWS] {
+    let Some(last) = tiles.last() else { return sums.write([[0; 16]; ROWS]) };
+    // SAFETY: a row holds 8 bytes a tile. The inner loop takes two tiles a turn; the odd one, `last`, is read
+    // under a predicate of 8 bytes. Rows and tiles are read only, `sums` is written whole. r6, which the
+    // compiler keeps for itself, is put back.
     unsafe {
         asm!(
-            // q6 and q7: where the two channels begin in this tile and the next, one turn back.
-            "sub {t}, r1, #256",
-            "vmov q6[2], q6[0], {t}, {t}",
-            "add {t}, {t}, #8",
-            "vmov q7[2], q7[0], {t}, {t}",
-            "mov {t}, #0",
-            "vmov q6[3], q6[1], {t}, {t}",
-            "vmov q7[3], q7[1], {t}, {t}",
-            "sub {t}, r1, #128",
-            "vmov.32 q6[2], {t}",
-            "add {t}, {t}, #8",
-            "vmov.32 q7[2], {t}",
-            "lsr {t}, {depth}, #1",
-            "wls lr, {t}, 3f",
+            "push {{r6, r7}}",
+            "mov r6, #8",
+            // q5: the step from a channel to the next, in both 64-bit lanes.
+            "vmov.i32 q5, #0",
+            "vmov.32 q5[0], r6",
+            "vmov.32 q5[2], r6",
+            // q4: where the channel begins in the first tile and the second, one turn back.
+            "vmov.i32 q4, #0",
+            "sub r0, r0, #256",
+            "vmov.32 q4[0], r0",
+            "add r0, r0, #128",
+            "vmov.32 q4[2], r0",
             "2:",
+            "vmov q6, q4",
+            "vadd.i32 q7, q4, q5",
+            "vadd.i32 q4, q7, q5",
+            "mov r3, r9",
+            "mov r5, r11",
+            "mov r0, #0",
+            "mov r2, #0",
+            "mov r4, #0",
+            "mov r8, #0",
+            "lsr lr, r12, #1",
+            "wls lr, lr, 4f",
+            "3:",
             "vldrd.u64 q0, [q6, #256]!",
             "vldrb.u8 q2, [r3], #16",
             "vldrd.u64 q1, [q7, #256]!",
@@ -79,33 +86,37 @@ fn sums_of(rows: [&[i8]; ROWS], tiles: &[Tile], lane: usize) -> [[i32; 2]; ROWS]
             "vmlava.s8 r2, q1, q2",
             "vmlava.s8 r4, q0, q3",
             "vmlava.s8 r8, q1, q3",
-            "le lr, 2b",
-            "3:",
-            "tst {depth}, #1",
-            "beq 4f",
-            "sub {depth}, {depth}, #1",
-            "add r1, r1, {depth}, lsl #7",
-            "add {t}, r1, #8",
-            "mov {depth}, #8",
-            "vctp.8 {depth}",
+            "le lr, 3b",
+            "4:",
+            "tst r12, #1",
+            "beq 5f",
+            "mov lr, #8",
+            "vctp.8 lr",
+            "add lr, r1, #8",
             "vpstttt",
             "vldrbt.u8 q0, [r1]",
-            "vldrbt.u8 q1, [{t}]",
+            "vldrbt.u8 q1, [lr]",
             "vldrbt.u8 q2, [r3]",
             "vldrbt.u8 q3, [r5]",
             "vmlava.s8 r0, q0, q2",
             "vmlava.s8 r2, q1, q2",
             "vmlava.s8 r4, q0, q3",
             "vmlava.s8 r8, q1, q3",
-            "4:",
-            t = out(reg) _, depth = inout(reg) tiles.len() => _,
-            inout("r1") weights => _, inout("r3") rows[0].as_ptr() => _, inout("r5") rows[1].as_ptr() => _,
-            inout("r0") a, inout("r2") b, inout("r4") c, inout("r8") d,
-            out("lr") _, out("q0") _, out("q1") _, out("q2") _, out("q3") _, out("q6") _, out("q7") _,
-            options(readonly, nostack),
+            "5:",
+            "strd r0, r2, [r10], #8",
+            "strd r4, r8, [r10, #56]",
+            "add r1, r1, #16",
+            "subs r6, #1",
+            "bne 2b",
+            "pop {{r6, r7}}",
+            inout("r0") tiles.as_ptr() => _, inout("r1") last => _, in("r9") rows[0].as_ptr(),
+            inout("r10") sums.as_mut_ptr() => _, in("r11") rows[1].as_ptr(), in("r12") tiles.len(),
+            out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r8") _, out("lr") _,
+            out("q0") _, out("q1") _, out("q2") _, out("q3") _, out("q4") _, out("q5") _, out("q6") _,
+            out("q7") _,
         );
+        sums.assume_init_ref()
     }
-    [[a, b], [c, d]]
 }
 
 /// [`lanes::quantize`](super::lanes::quantize), four values a turn.

@@ -114,6 +114,17 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok((workspace, length))
     }
 
+    /// The last hidden states `[tokens, hidden]` of tokens that are already there.
+    ///
+    /// # Errors
+    /// [`Error::SequenceTooLong`], [`Error::EmptyText`] for no tokens, [`Error::NotFinite`].
+    pub fn hidden_states_of(&mut self, tokens: &[Token]) -> Result<&[f32], Error> {
+        self.encode_tokens(tokens)?;
+        let workspace = Workspace::carve(self.arena, &self.plan)?;
+        let values = tokens.len() * self.model.config().hidden_size;
+        Ok(workspace.residual.get(..values).unwrap_or_default())
+    }
+
     /// Encodes tokens that are already there, such as a corrupted sequence in an evaluation.
     fn encode_tokens(&mut self, tokens: &[Token]) -> Result<(), Error> {
         let limit = self.plan.tokens;

@@ -61,6 +61,7 @@ impl Bench {
             Some(tokens) => anyhow::bail!("--seq {tokens}: this model takes 1 to {limit} tokens"),
             None => lengths.into_iter().filter(|&tokens| tokens <= limit).collect(),
         };
+        ensure!(self.rows != Some(0), "--rows 0: at least one row is worked at a time");
         let mut sets = Vec::new();
         for set in self.sets()? {
             let peak = peak(set);
@@ -72,10 +73,9 @@ impl Bench {
             for &tokens in &lengths {
                 rows.push(self.sentence(model, set, tokens, peak)?);
             }
-            if self.primitives {
-                self.primitives(set, peak)?;
-            }
-            sets.push(json!({"kernels": set.name, "peak_gops": peak * 2e-9, "rows": rows}));
+            let primitives = self.primitives.then(|| self.primitives(set, peak)).transpose()?;
+            sets.push(json!({"kernels": set.name, "peak_gops": peak * 2e-9, "rows": rows,
+                             "primitives": primitives}));
         }
         let batch = self.threads.map(|threads| self.batch(model, threads)).transpose()?;
         if self.output.json {
@@ -106,18 +106,17 @@ impl Bench {
         }
     }
 
-    /// Times the encoder and the model's first head on one sequence, and prints the line.
+    /// Times the encoder, and the model's RTD head if it has one, on one sequence; prints the line.
     fn sentence(&self, model: Model<'_>, set: &'static KernelSet, tokens: usize, peak: f64) -> Result<Value> {
         let config = model.config();
         let rows = self.rows.unwrap_or(tokens.min(32));
-        ensure!(rows > 0, "--rows 0: at least one row is worked at a time");
         let plan = Plan::with_block_rows(config, tokens, rows);
         let mut arena = AlignedBytes::zeroed(plan.bytes());
         let mut session = Session::with(model, arena.as_mut_slice(), plan, set)?;
         let sequence = sequence(tokens, config.vocab_size);
-        session.token_logits_of(HeadKind::Detect, &sequence)?;
+        answer(&mut session, &sequence)?;
         let times = repeat(Duration::from_secs_f64(self.seconds), || {
-            black_box(session.token_logits_of(HeadKind::Detect, black_box(&sequence)).is_ok());
+            black_box(answer(&mut session, black_box(&sequence)).is_ok());
         });
         let (min, median) = (times[0], times[times.len() / 2]);
         let rate = config.multiply_accumulates(tokens) as f64 / min;
@@ -150,9 +149,7 @@ impl Bench {
         let one = Batch::new(model, plan, 1)?;
         let many = Batch::new(model, plan, threads)?;
         let run = |batch: &Batch<'_>| {
-            let answers = batch.answers(&sequences, |session, tokens| {
-                session.token_logits_of(HeadKind::Detect, tokens).map(|answer| answer.logits[0])
-            });
+            let answers = batch.answers(&sequences, |session, tokens| answer(session, tokens));
             black_box(answers.iter().all(Result::is_ok))
         };
         // In turn, so that whatever else the machine does falls on both.
@@ -182,7 +179,8 @@ impl Bench {
     }
 
     /// Times each primitive on ELECTRA-small's shapes.
-    fn primitives(&self, set: &KernelSet, peak: f64) -> Result<()> {
+    fn primitives(&self, set: &KernelSet, peak: f64) -> Result<Vec<Value>> {
+        let mut rows = Vec::new();
         let budget = Duration::from_secs_f64(self.seconds / 4.0);
         for (n, inputs, outputs) in [
             (128, 256, 1024),
@@ -192,7 +190,7 @@ impl Bench {
             (1, 256, 1024),
             (128, 64, 128),
         ] {
-            let rows: Vec<i8> = (0..n * inputs).map(|i| (i * 37 % 251) as i8).collect();
+            let activations: Vec<i8> = (0..n * inputs).map(|i| (i * 37 % 251) as i8).collect();
             let scales = vec![RowScale { scale: 0.01, zero_point: 3 }; n];
             let tiles = vec![Tile([[3; 8]; 16]); outputs / 16 * inputs / 8];
             let channels =
@@ -200,7 +198,7 @@ impl Bench {
             let mut out = vec![0.0; n * outputs];
             let times = repeat(budget, || {
                 (set.matmul)(black_box(Matmul {
-                    rows: &rows,
+                    rows: &activations,
                     row_scales: &scales,
                     tiles: &tiles,
                     channels: &channels,
@@ -209,31 +207,37 @@ impl Bench {
                 }));
             });
             let rate = (n * inputs * outputs) as f64 / times[0];
-            say!(
-                "matmul {n:4} × {inputs:4} → {outputs:4} {:9.2} µs {:8.1} GOP/s {:6.1} %",
-                times[0] * 1e6,
-                rate * 2e-9,
-                rate / peak * 100.0
-            );
+            if !self.output.json {
+                say!(
+                    "matmul {n:4} × {inputs:4} → {outputs:4} {:9.2} µs {:8.1} GOP/s {:6.1} %",
+                    times[0] * 1e6,
+                    rate * 2e-9,
+                    rate / peak * 100.0
+                );
+            }
+            rows.push(json!({"primitive": "matmul", "rows": n, "inputs": inputs, "outputs": outputs,
+                             "microseconds": times[0] * 1e6, "share_of_peak": rate / peak}));
         }
         let x: Vec<f32> = (0..1024).map(|i| ((i * 37 % 251) as f32 - 125.0) * 0.02).collect();
         let (weight, bias) = (vec![1.0; 256], vec![0.0; 256]);
         let norm = LayerNorm { weight: &weight, bias: &bias, epsilon: 1e-12 };
         let mut y = x.clone();
         let mut q = vec![0i8; 1024];
-        let mut line = |name: &str,
-                        elements: usize,
-                        run: &mut dyn FnMut(&mut [f32], &mut [i8])|
-         -> Result<()> {
-            let times = repeat(budget / 4, || {
-                y.copy_from_slice(&x);
-                for _ in 0..20 {
-                    run(black_box(&mut y[..elements]), black_box(&mut q[..elements]));
+        let mut line =
+            |name: &str, elements: usize, run: &mut dyn FnMut(&mut [f32], &mut [i8])| -> Result<()> {
+                let times = repeat(budget / 4, || {
+                    y.copy_from_slice(&x);
+                    for _ in 0..20 {
+                        run(black_box(&mut y[..elements]), black_box(&mut q[..elements]));
+                    }
+                });
+                let nanoseconds = times[0] / 20.0 / elements as f64 * 1e9;
+                if !self.output.json {
+                    say!("{name:20} {elements:5} elements {nanoseconds:8.3} ns each");
                 }
-            });
-            say!("{name:20} {elements:5} elements {:8.3} ns each", times[0] / 20.0 / elements as f64 * 1e9);
-            Ok(())
-        };
+                rows.push(json!({"primitive": name, "elements": elements, "nanoseconds_each": nanoseconds}));
+                Ok(())
+            };
         line("gelu", 1024, &mut |y, _| (set.gelu)(y))?;
         line("attention_weights", 128, &mut |y, q| {
             black_box((set.attention_weights)(y, &weight[..128], q));
@@ -247,8 +251,18 @@ impl Bench {
         })?;
         line("quantize_symmetric", 64, &mut |y, q| {
             black_box((set.quantize_symmetric)(y, q));
-        })
+        })?;
+        Ok(rows)
     }
+}
+
+/// One number of the RTD head's answer, or of the hidden states of a model without that head.
+fn answer(session: &mut Session<'_, '_>, tokens: &[Token]) -> Result<f32, electret::Error> {
+    let values = match session.model().head(HeadKind::Detect) {
+        Ok(_) => session.token_logits_of(HeadKind::Detect, tokens)?.logits,
+        Err(_) => session.hidden_states_of(tokens)?,
+    };
+    Ok(values[0])
 }
 
 /// Tokens that are spread over the vocabulary.
