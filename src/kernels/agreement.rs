@@ -17,7 +17,11 @@ pub fn first_difference(
         let shape = Shape {
             rows: 1 + random.below(if case % 50 == 0 { 70 } else { 13 }),
             width: 1 + random.below(70),
-            depth: 1 + random.below(if case % 50 == 0 { 160 } else { 20 }),
+            depth: 1 + random.below(match case % 1000 {
+                500 => 2100,
+                other if other % 50 == 0 => 160,
+                _ => 20,
+            }),
         };
         let product = Product::new(&shape, case, &mut random);
         if product.bits(set) != product.bits(specification) {

@@ -2,11 +2,12 @@
 
 #[allow(clippy::wildcard_imports, reason = "the instruction set")]
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 
 use super::lanes::{Join, LANES, Lanes, Number};
-use super::scalar::finish;
-use super::{KernelSet, Matmul, RowScale, kernel_set};
-use crate::weights::{Channels, Tile};
+use super::scalar::{self, finish};
+use super::{KernelSet, Matmul, kernel_set};
+use crate::weights::Tile;
 
 kernel_set!("avx2", Ymm, "avx2");
 
@@ -105,44 +106,108 @@ impl Lanes for Ymm {
     }
 }
 
+/// Rows that share one pass over the weights; with four channels each, eight accumulators.
+const ROWS: usize = 4;
+
+/// Blocks of eight activations that are widened on the stack, 32 KiB.
+const BLOCKS: usize = 2048;
+
 fn matmul(product: Matmul<'_>) {
     let Matmul { rows, row_scales, tiles, channels, out, width } = product;
     let depth = tiles.len() / channels.len().max(1);
-    let blocks = tiles.chunks_exact(depth.max(1)).zip(channels);
-    for (block, (tiles, channels)) in blocks.enumerate() {
-        let rows = rows.chunks_exact(depth * 8).zip(row_scales).zip(out.chunks_exact_mut(width));
-        for ((row, scale), out) in rows {
-            let end = width.min(block * 16 + 16);
-            let Some(out) = out.get_mut(block * 16..end) else { continue };
-            // SAFETY: `detect` saw AVX2 before handing this set out.
-            unsafe { row_by_channels(row, *scale, tiles, channels, out) }
+    if depth > BLOCKS {
+        let product = Matmul { rows, row_scales, tiles, channels, out, width };
+        return (scalar::KERNELS.matmul)(product);
+    }
+    let group = (BLOCKS / depth.max(1)).min(ROWS);
+    let mut buffer = [const { MaybeUninit::<[i16; 8]>::uninit() }; BLOCKS];
+    let groups = rows.chunks((group * depth * 8).max(1)).zip(row_scales.chunks(group));
+    for ((rows, row_scales), out) in groups.zip(out.chunks_mut(group * width)) {
+        // SAFETY: `detect` saw AVX2 before handing this set out; the buffer holds a group.
+        unsafe {
+            let widened = widen(rows, depth, &mut buffer);
+            let part = Matmul { rows, row_scales, tiles, channels, out, width };
+            match row_scales.len() {
+                1 => group_of_rows::<1>(widened, part),
+                2 => group_of_rows::<2>(widened, part),
+                3 => group_of_rows::<3>(widened, part),
+                _ => group_of_rows::<4>(widened, part),
+            }
         }
     }
 }
 
-/// One row × one block of 16 channels; `out` holds the channels that exist.
+/// Rows of `depth` blocks → 16-bit blocks in the order of the products: `[depth][rows]`.
 #[target_feature(enable = "avx2")]
-fn row_by_channels(row: &[i8], scale: RowScale, tiles: &[Tile], channels: &Channels, out: &mut [f32]) {
-    // Each accumulator holds two channels of four partial sums.
-    let mut sums = [_mm256_setzero_si256(); 8];
-    let (activations, _) = row.as_chunks::<8>();
-    for (activations, tile) in activations.iter().zip(tiles) {
-        // SAFETY: 8 bytes are read from an array of 8.
-        let bytes = unsafe { _mm_loadl_epi64(activations.as_ptr().cast::<__m128i>()) };
-        let activations = _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(bytes));
-        for (sum, pair) in sums.iter_mut().zip(tile.0.as_chunks::<2>().0) {
-            // SAFETY: two channels of a tile are 16 bytes.
-            let weights = unsafe { _mm_loadu_si128(pair.as_ptr().cast::<__m128i>()) };
-            let products = _mm256_madd_epi16(activations, _mm256_cvtepi8_epi16(weights));
-            *sum = _mm256_add_epi32(*sum, products);
+unsafe fn widen<'b>(rows: &[i8], depth: usize, buffer: &'b mut [MaybeUninit<[i16; 8]>]) -> &'b [[i16; 8]] {
+    let n = rows.len() / 8 / depth.max(1);
+    for k in 0..depth {
+        for r in 0..n {
+            // SAFETY: the caller's buffer holds n · depth blocks.
+            unsafe {
+                let bytes = _mm_loadl_epi64(rows.as_ptr().add((r * depth + k) * 8).cast());
+                let place = buffer.as_mut_ptr().add(k * n + r).cast::<__m128i>();
+                _mm_storeu_si128(place, _mm_cvtepi8_epi16(bytes));
+            }
         }
     }
-    let mut partial = [[0i32; 4]; 16];
-    for (sum, partial) in sums.iter().zip(partial.as_chunks_mut::<2>().0) {
-        // SAFETY: two times four i32 are 32 bytes.
-        unsafe { _mm256_storeu_si256(partial.as_mut_ptr().cast::<__m256i>(), *sum) };
+    // SAFETY: that many were written.
+    unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast(), n * depth) }
+}
+
+/// `R` widened rows × all channels.
+#[target_feature(enable = "avx2")]
+unsafe fn group_of_rows<const R: usize>(widened: &[[i16; 8]], part: Matmul<'_>) {
+    let Matmul { row_scales, tiles, channels, out, width, .. } = part;
+    let depth = tiles.len() / channels.len().max(1);
+    for (block, (tiles, channels)) in tiles.chunks_exact(depth.max(1)).zip(channels).enumerate() {
+        let mut sums = [[0; 16]; R];
+        for quad in 0..4 {
+            // SAFETY: `widened` holds R rows for each tile.
+            unsafe { add_quad(&mut sums, widened, tiles, quad) };
+        }
+        let columns = block * 16..width.min(block * 16 + 16);
+        for ((sums, &row), out) in sums.iter().zip(row_scales).zip(out.chunks_mut(width)) {
+            finish(sums, row, channels, out.get_mut(columns.clone()).unwrap_or_default());
+        }
     }
-    finish(&partial.map(|parts| parts.iter().sum()), scale, channels, out);
+}
+
+/// Products of `R` rows with the four channels from `quad` · 4 on.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn add_quad<const R: usize>(
+    sums: &mut [[i32; 16]; R],
+    widened: &[[i16; 8]],
+    tiles: &[Tile],
+    quad: usize,
+) {
+    // Each accumulator holds two channels of four partial sums.
+    let mut partial = [[_mm256_setzero_si256(); 2]; R];
+    for (k, tile) in tiles.iter().enumerate() {
+        // SAFETY: four channels of a tile are 32 bytes; `widened` is the caller's.
+        unsafe {
+            let bytes = tile.0.as_ptr().cast::<__m128i>().add(quad * 2);
+            let weights = [
+                _mm256_cvtepi8_epi16(_mm_load_si128(bytes)),
+                _mm256_cvtepi8_epi16(_mm_load_si128(bytes.add(1))),
+            ];
+            for (r, partial) in partial.iter_mut().enumerate() {
+                let row = _mm_loadu_si128(widened.as_ptr().add(k * R + r).cast());
+                let row = _mm256_broadcastsi128_si256(row);
+                partial[0] = _mm256_add_epi32(partial[0], _mm256_madd_epi16(row, weights[0]));
+                partial[1] = _mm256_add_epi32(partial[1], _mm256_madd_epi16(row, weights[1]));
+            }
+        }
+    }
+    for (sums, [a, b]) in sums.iter_mut().zip(partial) {
+        let pairs = _mm256_hadd_epi32(a, b);
+        let all = _mm256_hadd_epi32(pairs, pairs);
+        // The lower half now has channels 0 and 2, the upper 1 and 3.
+        let four = _mm_unpacklo_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
+        // SAFETY: four of sixteen sums.
+        unsafe { _mm_storeu_si128(sums.as_mut_ptr().add(quad * 4).cast(), four) };
+    }
 }
 
 /// 8 chains of `vpmaddwd` and `vpaddd`, 16 multiply-accumulates each.
