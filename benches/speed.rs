@@ -27,7 +27,7 @@ fn matmul(criterion: &mut Criterion) {
             let id = BenchmarkId::new(set.name, format!("{n}x{inputs}->{outputs}"));
             group.bench_function(id, |bencher| {
                 bencher.iter(|| {
-                    (set.matmul)(black_box(Matmul {
+                    set.matmul(black_box(Matmul {
                         rows: &rows,
                         row_scales: &scales,
                         tiles: &tiles,

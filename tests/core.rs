@@ -196,6 +196,31 @@ fn every_kernel_set_equals_scalar_on_shapes_of_all_kinds() {
     }
 }
 
+#[cfg(not(debug_assertions))]
+#[test]
+fn a_product_whose_lengths_do_not_fit_is_left_undone() {
+    use kernels::{Matmul, RowScale};
+    let tiles = [electret::weights::Tile([[1; 8]; 16]); 2];
+    let channels =
+        [electret::weights::Channels { scale: [1.0; 16], bias: [0.0; 16], column_sum: [8; 16] }; 2];
+    for set in kernels::available() {
+        for (rows, row_scales, outputs, width) in
+            [(8, 1, 31, 32), (7, 1, 32, 32), (8, 2, 32, 32), (8, 1, 32, 33)]
+        {
+            let mut out = vec![7.0; outputs];
+            set.matmul(Matmul {
+                rows: &vec![1; rows],
+                row_scales: &vec![RowScale { scale: 1.0, zero_point: 0 }; row_scales],
+                tiles: &tiles,
+                channels: &channels,
+                out: &mut out,
+                width,
+            });
+            assert!(out.iter().all(|&x| x == 7.0), "{}: {rows} bytes, {outputs} outputs", set.name);
+        }
+    }
+}
+
 #[test]
 fn polynomials() {
     let (mut worst_exp, mut worst_erf) = (0.0_f64, 0.0_f64);

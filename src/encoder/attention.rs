@@ -145,7 +145,7 @@ impl<'a> Attention<'a> {
             *scale = (kernels.quantize)(query.get(here.clone()).unwrap_or_default(), &[], row);
             scale.scale *= attention_scale;
         }
-        (kernels.matmul)(Matmul {
+        kernels.matmul(Matmul {
             rows: rows.get(..n * key_depth * 8).unwrap_or_default(),
             row_scales: scales.get(..n).unwrap_or_default(),
             tiles: part(cache.key_tiles, head, key_blocks * key_depth),
@@ -161,7 +161,7 @@ impl<'a> Attention<'a> {
             *scale = (kernels.attention_weights)(scores, value_scales, row);
         }
         let out = out.get_mut(..n * size).unwrap_or_default();
-        (kernels.matmul)(Matmul {
+        kernels.matmul(Matmul {
             rows: rows.get(..n * value_depth * 8).unwrap_or_default(),
             row_scales: scales.get(..n).unwrap_or_default(),
             tiles: part(cache.value_tiles, head, value_blocks * value_depth),

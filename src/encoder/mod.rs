@@ -155,7 +155,7 @@ fn product(kernels: &KernelSet, rows: &[i8], scales: &[RowScale], linear: &Linea
     let width = linear.outputs();
     let n = out.len() / width;
     let depth = linear.inputs().next_multiple_of(8);
-    (kernels.matmul)(Matmul {
+    kernels.matmul(Matmul {
         rows: rows.get(..n * depth).unwrap_or_default(),
         row_scales: scales.get(..n).unwrap_or_default(),
         tiles: &linear.tiles,

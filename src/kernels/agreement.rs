@@ -107,7 +107,7 @@ impl Product {
     fn bits(&self, set: &KernelSet) -> Vec<u32> {
         let rows: Vec<i8> = self.rows.iter().map(|q| q ^ set.flip as i8).collect();
         let mut out = vec![f32::NAN; self.scales.len() * self.width];
-        (set.matmul)(Matmul {
+        set.matmul(Matmul {
             rows: &rows,
             row_scales: &self.scales,
             tiles: &self.tiles,

@@ -64,7 +64,7 @@ pub struct Matmul<'a> {
 pub struct KernelSet {
     /// How the command and the benchmarks call it.
     pub name: &'static str,
-    pub matmul: fn(Matmul<'_>),
+    matmul: fn(Matmul<'_>),
     pub gelu: fn(&mut [f32]),
     pub softmax: fn(&mut [f32]),
     pub attention_weights: fn(&mut [f32], &[f32], &mut [i8]) -> RowScale,
@@ -73,6 +73,30 @@ pub struct KernelSet {
     pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
     pub flip: u8,
     pub peak: fn(usize) -> usize,
+}
+
+impl Matmul<'_> {
+    /// Whether the lengths fit together as the type says. The vector kernels count on it.
+    fn is_consistent(&self) -> bool {
+        let (n, blocks) = (self.row_scales.len(), self.channels.len());
+        let depth = self.tiles.len() / blocks.max(1);
+        depth * blocks == self.tiles.len()
+            && self.rows.len() == n * depth * 8
+            && self.out.len() == n * self.width
+            && self.width.div_ceil(16) == blocks
+            && self.width * depth > 0
+    }
+}
+
+impl KernelSet {
+    /// Computes the product. One whose lengths do not fit together is left undone.
+    pub fn matmul(&self, product: Matmul<'_>) {
+        let consistent = product.is_consistent();
+        debug_assert!(consistent, "{product:?}");
+        if consistent {
+            (self.matmul)(product);
+        }
+    }
 }
 
 impl core::fmt::Debug for KernelSet {

@@ -80,7 +80,7 @@ fn predict(
             let first = part * channels_at_once * 16;
             let width = (channels.len() * 16).min(config.vocab_size - first);
             let logits = wide.get_mut(..2 * width).unwrap_or_default();
-            (kernels.matmul)(Matmul { rows, row_scales: &scales, tiles, channels, out: logits, width });
+            kernels.matmul(Matmul { rows, row_scales: &scales, tiles, channels, out: logits, width });
             let (coarse, fine) = logits.split_at_checked(width).unwrap_or_default();
             let biases = channels.iter().flat_map(|channels| &channels.bias);
             for (id, ((coarse, fine), bias)) in (first as u32..).zip(coarse.iter().zip(fine).zip(biases)) {

@@ -197,7 +197,7 @@ impl Bench {
                 vec![Channels { scale: [0.1; 16], bias: [1.0; 16], column_sum: [9; 16] }; outputs / 16];
             let mut out = vec![0.0; n * outputs];
             let times = repeat(budget, || {
-                (set.matmul)(black_box(Matmul {
+                set.matmul(black_box(Matmul {
                     rows: &activations,
                     row_scales: &scales,
                     tiles: &tiles,
