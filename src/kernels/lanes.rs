@@ -67,16 +67,6 @@ pub trait Lanes: Number {
     }
     /// Lane i joined with lane i + 8, then 4, 2 and 1 apart: what stands in the first lane.
     fn fold<J: Join>(self) -> f32;
-    /// [`exp`] of each lane.
-    #[inline(always)]
-    fn exp(self) -> Self {
-        exp(self)
-    }
-    /// [`erf`] of each lane.
-    #[inline(always)]
-    fn erf(self) -> Self {
-        erf(self)
-    }
 }
 
 /// What a [`Lanes::fold`] does with two values. Types instead of closures, because those would not be
@@ -217,15 +207,6 @@ impl Lanes for Portable {
         let v = J::join(v, apart(v, 2));
         J::join(v, apart(v, 1)).0[0]
     }
-    // One after the other: sixteen polynomials at once do not fit a small machine's registers.
-    #[inline(always)]
-    fn exp(self) -> Self {
-        Self(self.0.map(exp))
-    }
-    #[inline(always)]
-    fn erf(self) -> Self {
-        Self(self.0.map(erf))
-    }
 }
 
 /// Scale and zero point of one row of int8 activations: x ≈ scale · (q − zero_point).
@@ -340,7 +321,7 @@ pub fn sigmoid(x: f32) -> f32 {
 pub fn gelu<V: Lanes>(row: &mut [f32]) {
     for index in 0..parts(row) {
         let x: V = get(row, index, 0.0);
-        let erf = x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)).erf();
+        let erf = erf(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)));
         put(row, index, V::splat(0.5).mul(x).mul(V::splat(1.0).add(erf)));
     }
 }
@@ -355,7 +336,7 @@ fn exponentials<V: Lanes>(row: &mut [f32]) -> f32 {
     let max = V::splat(max.fold::<Max>());
     let mut sum = V::splat(0.0);
     for index in 0..parts(row) {
-        sum = sum.add(put(row, index, get::<V>(row, index, 0.0).sub(max).exp()));
+        sum = sum.add(put(row, index, exp(get::<V>(row, index, 0.0).sub(max))));
     }
     1.0 / sum.fold::<Sum>()
 }
