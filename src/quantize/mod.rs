@@ -40,13 +40,35 @@ pub enum QuantizeError {
 
 /// The bytes of the int8 `.electret` file.
 ///
-/// `source` and `licence` go into the file's provenance.
+/// `source` and `licence` go into the file's provenance. How far the intermediate layers are smoothed is
+/// tried out: what stays nearest to the reference on the check sentences is kept.
 pub fn quantize(checkpoint: &Checkpoint, source: &str, licence: &str) -> Result<Vec<u8>, QuantizeError> {
     for (name, tensor) in checkpoint.tensors.iter() {
         if !tensor.iter().all(|value| value.is_finite()) {
             return Err(QuantizeError::NotFinite(name.clone()));
         }
     }
+    let texts = CHECK_SENTENCES.map(str::to_owned);
+    let mut best: Option<(f64, Vec<u8>)> = None;
+    for alpha in smooth::INTERMEDIATE {
+        let bytes = quantize_smoothed(checkpoint, source, licence, alpha)?;
+        let file = AlignedBytes::copy_of(&bytes);
+        let cosine = verify(Model::open(file.as_slice())?, checkpoint, &texts)?.mean_cosine;
+        log::debug!("intermediate layers smoothed by {alpha}: mean cosine {cosine:.6}");
+        if best.as_ref().is_none_or(|(nearest, _)| cosine > *nearest) {
+            best = Some((cosine, bytes));
+        }
+    }
+    Ok(best.map(|(_, bytes)| bytes).unwrap_or_default())
+}
+
+/// The file with its intermediate layers smoothed by the exponent `alpha`.
+fn quantize_smoothed(
+    checkpoint: &Checkpoint,
+    source: &str,
+    licence: &str,
+    alpha: f32,
+) -> Result<Vec<u8>, QuantizeError> {
     let mut root = Root {
         config: stored_config(checkpoint),
         provenance: Provenance {
@@ -64,7 +86,7 @@ pub fn quantize(checkpoint: &Checkpoint, source: &str, licence: &str) -> Result<
         ),
         embeddings: embeddings(checkpoint)?,
         layers: (0..checkpoint.config.num_hidden_layers)
-            .map(|layer| self::layer(checkpoint, layer))
+            .map(|layer| self::layer(checkpoint, layer, alpha))
             .collect::<Result<_, _>>()?,
         heads: checkpoint.heads.iter().map(|head| self::head(checkpoint, head)).collect::<Result<_, _>>()?,
         checks: Vec::new(),
@@ -148,20 +170,21 @@ fn embeddings(checkpoint: &Checkpoint) -> Result<Embeddings, ImportError> {
     })
 }
 
-fn layer(checkpoint: &Checkpoint, layer: usize) -> Result<Layer, ImportError> {
+fn layer(checkpoint: &Checkpoint, layer: usize, alpha: f32) -> Result<Layer, ImportError> {
     let (hidden, inner) = (checkpoint.config.hidden_size, checkpoint.config.intermediate_size);
     let name = |part: &str| format!("electra.encoder.layer.{layer}.{part}");
     let before = smooth::norm_before(checkpoint, layer);
-    let smoothed =
-        |part: &str, outputs, norm: Option<&str>| smooth::linear(checkpoint, &name(part), outputs, norm);
+    let smoothed = |part: &str, outputs, norm: Option<&str>, alpha| {
+        smooth::linear(checkpoint, &name(part), outputs, norm, alpha)
+    };
     let middle = name("attention.output.LayerNorm");
     Ok(Layer {
-        query: smoothed("attention.self.query", hidden, before.as_deref())?,
-        key: smoothed("attention.self.key", hidden, before.as_deref())?,
-        value: smoothed("attention.self.value", hidden, before.as_deref())?,
+        query: smoothed("attention.self.query", hidden, before.as_deref(), smooth::ATTENTION)?,
+        key: smoothed("attention.self.key", hidden, before.as_deref(), smooth::ATTENTION)?,
+        value: smoothed("attention.self.value", hidden, before.as_deref(), smooth::ATTENTION)?,
         attention_output: linear(checkpoint, &name("attention.output.dense"), hidden, hidden)?,
         attention_norm: norm(checkpoint, &middle, hidden)?,
-        intermediate: smoothed("intermediate.dense", inner, Some(&middle))?,
+        intermediate: smoothed("intermediate.dense", inner, Some(&middle), alpha)?,
         output: linear(checkpoint, &name("output.dense"), hidden, inner)?,
         output_norm: norm(checkpoint, &name("output.LayerNorm"), hidden)?,
     })
