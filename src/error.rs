@@ -69,6 +69,49 @@ pub enum Error {
     NotFinite,
     /// The text holds no token to work on.
     EmptyText,
+    /// The first eight bytes are not those of an adapter.
+    NotAnAdapter,
+    /// The first eight bytes are not those of a tuner's state.
+    NotATunerState,
+    /// A part of an adapter contradicts its header or its model.
+    InvalidAdapter {
+        /// The field.
+        field: &'static str,
+    },
+    /// The adapter, or the tuner's state, was learned on another model.
+    ForeignAdapter {
+        /// CRC-32C of the model that it was learned on.
+        expected: u32,
+        /// CRC-32C of the model at hand.
+        found: u32,
+    },
+    /// The strategy trains nothing that the task can learn with.
+    InvalidStrategy(&'static str),
+    /// A setting of the tuner is out of its range.
+    InvalidSetting {
+        /// The setting.
+        field: &'static str,
+        /// What it must be.
+        range: &'static str,
+    },
+    /// A label that the task does not have.
+    LabelOutOfRange {
+        /// The label.
+        label: usize,
+        /// How many there are.
+        labels: usize,
+    },
+    /// An example's target is of another kind than the task's.
+    WrongTarget(&'static str),
+    /// As many labels are wanted as the text has words.
+    LabelCount {
+        /// Labels given.
+        found: usize,
+        /// Words of the text.
+        words: usize,
+    },
+    /// The answer's bytes are not within the context, or were cut off.
+    SpanOutsideContext,
 }
 
 impl fmt::Display for Error {
@@ -121,6 +164,31 @@ impl fmt::Display for Error {
             }
             Self::NotFinite => f.write_str("the model's output is not finite; its weights are damaged"),
             Self::EmptyText => f.write_str("the text is empty: there is no token to work on"),
+            Self::NotAnAdapter => {
+                f.write_str("magic: this is no .adapter file; make one with `electret tune`")
+            }
+            Self::NotATunerState => f.write_str("magic: this is no tuner's state"),
+            Self::InvalidAdapter { field } => {
+                write!(f, "adapter.{field}: contradicts the adapter's header or the model's config")
+            }
+            Self::ForeignAdapter { expected, found } => write!(
+                f,
+                "adapter.base: learned on the model {expected:08x}, this is {found:08x}; use that model or tune again"
+            ),
+            Self::InvalidStrategy(why) => write!(f, "strategy: {why}"),
+            Self::InvalidSetting { field, range } => write!(f, "settings.{field}: must be {range}"),
+            Self::LabelOutOfRange { label, labels } => {
+                write!(f, "label: {label} is none of the task's {labels}, which count from 0")
+            }
+            Self::WrongTarget(kind) => {
+                write!(f, "target: the task is {kind}, which learns from another target")
+            }
+            Self::LabelCount { found, words } => {
+                write!(f, "target: {found} labels for a text of {words} words; give one for each")
+            }
+            Self::SpanOutsideContext => f.write_str(
+                "target: the answer is not within the tokens of the context; check its bytes or its length",
+            ),
         }
     }
 }

@@ -66,9 +66,13 @@ pub mod kernels;
 #[forbid(unsafe_code)]
 pub mod plan;
 #[forbid(unsafe_code)]
+mod random;
+#[forbid(unsafe_code)]
 pub mod tasks;
 #[forbid(unsafe_code)]
 pub mod text;
+#[forbid(unsafe_code)]
+pub mod tune;
 pub mod weights;
 
 #[cfg(feature = "convert")]
@@ -90,6 +94,8 @@ pub mod train;
 pub use arena::{ALIGNMENT, Arena};
 pub use config::{BASE, ElectraConfig, LARGE, SMALL, TINY};
 pub use error::Error;
-pub use plan::Plan;
+pub use plan::{Plan, TuningPlan};
 pub use tasks::Session;
-pub use weights::{Aligned, HeadKind, Model};
+pub use tune::Tuner;
+pub use weights::strategy::Strategy;
+pub use weights::{Adapter, Aligned, HeadKind, Model};

@@ -6,8 +6,10 @@
 
 use crate::ElectraConfig;
 use crate::arena::bytes_of;
+use crate::encoder::STRIPS;
 use crate::kernels::RowScale;
 use crate::text::Token;
+use crate::weights::strategy::{Layout, Strategy};
 use crate::weights::{Channels, Tile};
 
 /// Rows that are worked together unless asked otherwise.
@@ -85,6 +87,101 @@ impl Plan {
             .saturating_add(bytes_of::<RowScale>(self.block_rows))
             .saturating_add(bytes_of::<f32>(self.wide))
             .saturating_add(bytes_of::<f32>(self.narrow))
+    }
+}
+
+/// What learning needs beside answering, each a number of elements.
+///
+/// For every trained parameter four floats: itself, its gradient and AdamW's two moments. For every layer from
+/// the lowest trained one up, its input in f16. The backward pass of one layer works in the forward pass's
+/// blocks, half as many rows at once, and in some room of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TuningPlan {
+    /// The forward pass's parts, some of them larger than for answering alone.
+    pub inference: Plan,
+    /// What is trained.
+    pub layout: Layout,
+    /// f16 `[layers, tokens, hidden]`: inputs of the layers that are trained or lie above one that is.
+    pub saved: usize,
+    /// f32 `[tokens, hidden]`: the gradient on its way down.
+    pub gradient: usize,
+    /// int8 `[heads][tokens][head_size]`: queries of one layer.
+    pub queries: usize,
+    /// Their scales.
+    pub query_scales: usize,
+    /// Tiles of transposed weights.
+    pub tiles: usize,
+    /// f32: one row of gradients at the outputs of the widest layer.
+    pub row: usize,
+    /// f32: products of a block of rows with a strip of transposed weights.
+    pub out: usize,
+}
+
+impl TuningPlan {
+    /// The plan for learning from sequences of up to `tokens` tokens, for a head of `labels` outputs over the
+    /// hidden states.
+    pub const fn new(config: &ElectraConfig, tokens: usize, strategy: Strategy, labels: usize) -> Self {
+        let layout = Layout { config: *config, strategy, width: config.hidden_size, labels };
+        Self::with_blocks(layout, tokens, BLOCK_ROWS, 1)
+    }
+
+    /// The same with other blocks: `strips` of 16 inputs whose weights are transposed together. Larger
+    /// blocks share each transposition among more rows.
+    pub const fn with_blocks(layout: Layout, tokens: usize, block_rows: usize, strips: usize) -> Self {
+        let config = &layout.config;
+        let (hidden, inner, head) = (config.hidden_size, config.intermediate_size, config.head_size());
+        let block_rows = max(block_rows, 2);
+        let mut inference = Plan::with_block_rows(config, tokens, block_rows);
+        let layers = config.num_hidden_layers - layout.first_layer();
+        if layers == 0 {
+            let none = Self {
+                inference,
+                layout,
+                saved: 0,
+                gradient: 0,
+                queries: 0,
+                query_scales: 0,
+                tiles: 0,
+                row: 0,
+                out: 0,
+            };
+            return none;
+        }
+        let n = block_rows / 2;
+        let rows = n * (4 * hidden + 2 * max(inner, tokens));
+        let heads = 4 * tokens * head + (n + 1) * tokens;
+        inference.wide = max(inference.wide, max(rows, heads));
+        let widest = max(hidden, inner).next_multiple_of(16);
+        inference.row_bytes = max(inference.row_bytes, block_rows * widest);
+        Self {
+            inference,
+            layout,
+            saved: layers * tokens * hidden,
+            gradient: tokens * hidden,
+            queries: config.num_attention_heads * tokens * head.next_multiple_of(8),
+            query_scales: config.num_attention_heads * tokens,
+            tiles: strips * widest / 8,
+            row: widest,
+            out: block_rows * 16 * STRIPS,
+        }
+    }
+
+    /// Bytes of the arena.
+    pub const fn bytes(&self) -> usize {
+        let parameters = bytes_of::<f32>(self.layout.len());
+        let tokens = self.inference.tokens;
+        self.inference
+            .bytes()
+            .saturating_add(parameters.saturating_mul(4))
+            .saturating_add(bytes_of::<f32>(tokens * self.layout.labels))
+            .saturating_add(bytes_of::<u16>(tokens))
+            .saturating_add(bytes_of::<u16>(self.saved))
+            .saturating_add(bytes_of::<f32>(self.gradient))
+            .saturating_add(bytes_of::<i8>(self.queries))
+            .saturating_add(bytes_of::<RowScale>(self.query_scales))
+            .saturating_add(bytes_of::<Tile>(self.tiles))
+            .saturating_add(bytes_of::<f32>(self.row))
+            .saturating_add(bytes_of::<f32>(self.out))
     }
 }
 

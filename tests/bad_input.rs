@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use common::golden::Golden;
 use electret::import::{Checkpoint, Tensors, read_vocabulary};
 use electret::quantize::quantize;
-use electret::weights::{AlignedBytes, Header};
+use electret::weights::{AlignedBytes, FileKind, Header};
 use electret::{Error, Model, Plan, Session};
 
 fn model_error(bytes: &[u8]) -> Error {
@@ -19,7 +19,7 @@ fn model_error(bytes: &[u8]) -> Error {
 
 /// Puts a payload that was changed on purpose behind a header that fits it.
 fn with_header(payload: &[u8]) -> Vec<u8> {
-    [&Header::of(payload).to_bytes(), payload].concat()
+    [&Header::of(FileKind::Model, payload).to_bytes(), payload].concat()
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn wrong_magic_version_byte_order_and_place() {
 
     let payload = &file.as_slice()[64..];
     let with_version = |version| {
-        let header = Header { version, ..Header::of(payload) };
+        let header = Header { version, ..Header::of(FileKind::Model, payload) };
         model_error(&[&header.to_bytes(), payload].concat())
     };
     assert!(with_version(2).to_string().contains("format 2, this build reads up to 1"));

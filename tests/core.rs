@@ -68,6 +68,27 @@ fn nothing_allocates() {
 }
 
 #[test]
+fn nothing_allocates_while_learning() {
+    use electret::tune::{Settings, Target, Task};
+    let file = common::shipped_model();
+    let strategy = electret::Strategy::lora(4, 2).with_head();
+    let plan = electret::TuningPlan::new(&TINY, 64, strategy, 2);
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut written = vec![0; 1 << 16];
+    let before = ALLOCATIONS.get();
+    let model = Model::open(file.as_slice()).unwrap();
+    let task = Task::classify(&["short", "long"]);
+    let mut tuner =
+        electret::Tuner::new(model, arena.as_mut_slice(), 64, task, strategy, Settings::default()).unwrap();
+    for (label, text) in SENTENCES[..2].iter().enumerate() {
+        tuner.learn((*text).into(), Target::Class(label)).unwrap();
+        tuner.step();
+    }
+    electret::Adapter::open(tuner.adapter().write(&mut written).unwrap(), &model).unwrap();
+    assert_eq!(ALLOCATIONS.get(), before, "learning allocated");
+}
+
+#[test]
 fn the_bytes_touched_are_the_plan() {
     let file = common::shipped_model();
     let model = Model::open(file.as_slice()).unwrap();

@@ -6,35 +6,35 @@
 //! A value's scale differs by token, which p·v sums over: it is multiplied into p before p is
 //! quantised.
 
-use super::{Block, KeyValues, Scratch, add_and_norm, dense};
+use super::{AdaptedLayer, Block, KeyValues, Scratch, add_and_norm};
 use crate::ElectraConfig;
 use crate::kernels::{KernelSet, Matmul, RowScale};
 use crate::weights::Channels;
-use crate::weights::format::Layer;
+use crate::weights::strategy::{NormPart, Part};
 
 /// Widest head; [`Model::open`](crate::Model::open) refuses wider ones.
 pub const MAX_HEAD: usize = 256;
 
 /// One layer's attention over a sequence of `length` tokens.
 pub struct Attention<'a> {
-    layer: &'a Layer,
-    config: &'a ElectraConfig,
-    kernels: &'a KernelSet,
-    length: usize,
+    pub layer: AdaptedLayer<'a>,
+    pub config: &'a ElectraConfig,
+    pub kernels: &'a KernelSet,
+    pub length: usize,
 }
 
 impl<'a> Attention<'a> {
-    pub fn new(layer: &'a Layer, config: &'a ElectraConfig, kernels: &'a KernelSet, length: usize) -> Self {
-        Self { layer, config, kernels, length }
+    pub fn new(layer: AdaptedLayer<'a>, kernels: &'a KernelSet, length: usize) -> Self {
+        Self { layer, config: layer.config, kernels, length }
     }
 
     /// Tiles of one head's keys: (blocks of 16 tokens, blocks of 8 dimensions).
-    fn key_shape(&self) -> (usize, usize) {
+    pub fn key_shape(&self) -> (usize, usize) {
         (self.length.div_ceil(16), self.config.head_size().div_ceil(8))
     }
 
     /// Tiles of one head's values: (blocks of 16 dimensions, blocks of 8 tokens).
-    fn value_shape(&self) -> (usize, usize) {
+    pub fn value_shape(&self) -> (usize, usize) {
         (self.config.head_size().div_ceil(16), self.length.div_ceil(8))
     }
 
@@ -45,13 +45,13 @@ impl<'a> Attention<'a> {
         let Block { rows, scales, wide, .. } = block;
         let out = wide.get_mut(..x.len()).unwrap_or_default();
         let mut scratch = Scratch { rows, scales };
-        dense(self.kernels, &mut scratch, &self.layer.key, x, out);
+        self.layer.dense(Part::Key).forward(self.kernels, &mut scratch, x, out);
         for (token, row) in (first..).zip(out.chunks_exact(hidden)) {
             for (head, key) in row.chunks_exact(head_size).enumerate() {
                 self.pack_key(cache, head, token, key);
             }
         }
-        dense(self.kernels, &mut scratch, &self.layer.value, x, out);
+        self.layer.dense(Part::Value).forward(self.kernels, &mut scratch, x, out);
         for (token, row) in (first..).zip(out.chunks_exact(hidden)) {
             for (head, value) in row.chunks_exact(head_size).enumerate() {
                 self.pack_value(cache, head, token, value);
@@ -105,21 +105,34 @@ impl<'a> Attention<'a> {
 
     /// x = LayerNorm(x + attention(x)) for a block of rows `x` `[n, hidden]`.
     pub fn attend(&self, cache: &KeyValues<'_>, block: &mut Block<'_>, x: &mut [f32]) {
-        let (hidden, kernels) = (self.config.hidden_size, self.kernels);
         let Block { rows, scales, wide, narrow } = block;
-        let n = x.len() / hidden;
-        let (query, rest) = wide.split_at_mut_checked(n * hidden).unwrap_or_default();
-        let (context, rest) = rest.split_at_mut_checked(n * hidden).unwrap_or_default();
+        let n = x.len() / self.config.hidden_size;
+        let (query, rest) = wide.split_at_mut_checked(x.len()).unwrap_or_default();
+        let (context, rest) = rest.split_at_mut_checked(x.len()).unwrap_or_default();
         let scores = rest.get_mut(..n * self.length).unwrap_or_default();
-        dense(kernels, &mut Scratch { rows, scales }, &self.layer.query, x, query);
+        let mut scratch = Scratch { rows, scales };
+        self.layer.dense(Part::Query).forward(self.kernels, &mut scratch, x, query);
+        self.contexts(cache, &mut scratch, narrow, query, scores, context);
+        let out = narrow.get_mut(..x.len()).unwrap_or_default();
+        self.layer.dense(Part::AttentionOutput).forward(self.kernels, &mut scratch, context, out);
+        add_and_norm(self.kernels, &self.layer.norm(NormPart::Attention), x, out);
+    }
+
+    /// All heads' contexts `[n, hidden]` of their queries `[n, hidden]`; `scores` `[n, length]` and `narrow`
+    /// are scratch.
+    pub fn contexts(
+        &self,
+        cache: &KeyValues<'_>,
+        scratch: &mut Scratch<'_>,
+        narrow: &mut [f32],
+        query: &[f32],
+        scores: &mut [f32],
+        context: &mut [f32],
+    ) {
         for head in 0..self.config.num_attention_heads {
-            let scratch = HeadScratch { rows, scales, out: narrow };
+            let scratch = HeadScratch { rows: scratch.rows, scales: scratch.scales, out: narrow };
             self.attend_head(cache, head, scratch, query, scores, context);
         }
-        let out = narrow.get_mut(..n * hidden).unwrap_or_default();
-        let mut scratch = Scratch { rows, scales };
-        dense(kernels, &mut scratch, &self.layer.attention_output, context, out);
-        add_and_norm(kernels, &self.layer.attention_norm, self.config.layer_norm_eps, x, out);
     }
 
     /// softmax(q·kᵀ / √head_size)·v of one head: `query` and `context` are `[n, hidden]`, `scores`
@@ -138,21 +151,13 @@ impl<'a> Attention<'a> {
         let here = head * size..(head + 1) * size;
         let n = query.len() / hidden;
 
-        let (key_blocks, key_depth) = self.key_shape();
-        let attention_scale = 1.0 / libm::sqrtf(size as f32);
-        let quantized = rows.chunks_exact_mut(key_depth * 8).zip(scales.iter_mut());
+        let depth = self.key_shape().1 * 8;
+        let quantized = rows.chunks_exact_mut(depth).zip(scales.iter_mut());
         for (query, (row, scale)) in query.chunks_exact(hidden).zip(quantized) {
-            *scale = (kernels.quantize)(query.get(here.clone()).unwrap_or_default(), &[], row);
-            scale.scale *= attention_scale;
+            *scale = self.quantize_query(query.get(here.clone()).unwrap_or_default(), row);
         }
-        kernels.matmul(Matmul {
-            rows: rows.get(..n * key_depth * 8).unwrap_or_default(),
-            row_scales: scales.get(..n).unwrap_or_default(),
-            tiles: part(cache.key_tiles, head, key_blocks * key_depth),
-            channels: part(cache.key_channels, head, key_blocks),
-            out: scores,
-            width: self.length,
-        });
+        let rows_of_queries = rows.get(..n * depth).unwrap_or_default();
+        self.scores(cache, head, rows_of_queries, scales.get(..n).unwrap_or_default(), scores);
 
         let (value_blocks, value_depth) = self.value_shape();
         let value_scales = part(cache.value_scales, head, self.length);
@@ -172,6 +177,63 @@ impl<'a> Attention<'a> {
         for (context, out) in context.chunks_exact_mut(hidden).zip(out.chunks_exact(size)) {
             if let Some(context) = context.get_mut(here.clone()) {
                 context.copy_from_slice(out);
+            }
+        }
+    }
+}
+
+impl Attention<'_> {
+    /// Quantises one head's query; the scale carries 1 / √head_size.
+    pub fn quantize_query(&self, query: &[f32], row: &mut [i8]) -> RowScale {
+        let RowScale { scale, zero_point } = (self.kernels.quantize)(query, &[], row);
+        RowScale { scale: scale * self.attention_scale(), zero_point }
+    }
+
+    /// 1 / √head_size.
+    pub fn attention_scale(&self) -> f32 {
+        1.0 / libm::sqrtf(self.config.head_size() as f32)
+    }
+
+    /// q·kᵀ / √head_size of one head's quantised queries `[n, depth]`: `scores` `[n, length]`.
+    pub fn scores(
+        &self,
+        cache: &KeyValues<'_>,
+        head: usize,
+        queries: &[i8],
+        query_scales: &[RowScale],
+        scores: &mut [f32],
+    ) {
+        let (blocks, depth) = self.key_shape();
+        self.kernels.matmul(Matmul {
+            rows: queries,
+            row_scales: query_scales,
+            tiles: part(cache.key_tiles, head, blocks * depth),
+            channels: part(cache.key_channels, head, blocks),
+            out: scores,
+            width: self.length,
+        });
+    }
+
+    /// One head's keys and values as the forward pass saw them, `[length, head_size]`.
+    pub fn dequantize(&self, cache: &KeyValues<'_>, head: usize, keys: &mut [f32], values: &mut [f32]) {
+        let size = self.config.head_size();
+        let (blocks, depth) = self.key_shape();
+        for (token, row) in keys.chunks_exact_mut(size).enumerate() {
+            let (block, lane) = (head * blocks + token / 16, token % 16);
+            let scale = cache.key_channels.get(block).and_then(|channels| channels.scale.get(lane));
+            let tiles = cache.key_tiles.get(block * depth..).unwrap_or_default();
+            let weights = tiles.iter().filter_map(|tile| tile.0.get(lane)).flatten();
+            for (x, &q) in row.iter_mut().zip(weights) {
+                *x = f32::from(q) * scale.copied().unwrap_or(0.0);
+            }
+        }
+        let (blocks, depth) = self.value_shape();
+        for (token, row) in values.chunks_exact_mut(size).enumerate() {
+            let scale = cache.value_scales.get(head * self.length + token).copied().unwrap_or(0.0);
+            let tiles = cache.value_tiles.iter().skip(head * blocks * depth + token / 8).step_by(depth);
+            let weights = tiles.flat_map(|tile| tile.0.iter().filter_map(|row| row.get(token % 8)));
+            for (x, &q) in row.iter_mut().zip(weights) {
+                *x = f32::from(q) * scale;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Word + position + segment embeddings, LayerNorm, and the projection to the hidden size.
 
-use super::{Block, Scratch, dense};
+use super::{Block, Dense, Scratch};
 use crate::kernels::KernelSet;
 use crate::text::Token;
 use crate::weights::{Model, native};
@@ -30,7 +30,7 @@ pub fn embed(
     match tables.projection.as_ref() {
         Some(projection) => {
             let mut scratch = Scratch { rows: block.rows, scales: block.scales };
-            dense(kernels, &mut scratch, projection, embedded, x);
+            Dense::from(projection).forward(kernels, &mut scratch, embedded, x);
         }
         None => x.copy_from_slice(embedded),
     }

@@ -1,24 +1,18 @@
 //! The feed-forward half of a layer: dense, GELU, dense, residual, LayerNorm.
 
-use super::{Block, Scratch, add_and_norm, dense};
-use crate::ElectraConfig;
+use super::{AdaptedLayer, Block, Scratch, add_and_norm};
 use crate::kernels::KernelSet;
-use crate::weights::format::Layer;
+use crate::weights::strategy::{NormPart, Part};
 
 /// x = LayerNorm(x + W₂·GELU(W₁·x)) for a block of rows `x` `[n, hidden]`.
-pub fn feed_forward(
-    layer: &Layer,
-    config: &ElectraConfig,
-    kernels: &KernelSet,
-    block: &mut Block<'_>,
-    x: &mut [f32],
-) {
-    let n = x.len() / config.hidden_size;
+pub fn feed_forward(layer: &AdaptedLayer<'_>, kernels: &KernelSet, block: &mut Block<'_>, x: &mut [f32]) {
+    let n = x.len() / layer.config.hidden_size;
     let Block { rows, scales, wide, narrow } = block;
-    let inner = wide.get_mut(..n * config.intermediate_size).unwrap_or_default();
-    dense(kernels, &mut Scratch { rows, scales }, &layer.intermediate, x, inner);
+    let mut scratch = Scratch { rows, scales };
+    let inner = wide.get_mut(..n * layer.config.intermediate_size).unwrap_or_default();
+    layer.dense(Part::Intermediate).forward(kernels, &mut scratch, x, inner);
     (kernels.gelu)(inner);
     let out = narrow.get_mut(..x.len()).unwrap_or_default();
-    dense(kernels, &mut Scratch { rows, scales }, &layer.output, inner, out);
-    add_and_norm(kernels, &layer.output_norm, config.layer_norm_eps, x, out);
+    layer.dense(Part::Output).forward(kernels, &mut scratch, inner, out);
+    add_and_norm(kernels, &layer.norm(NormPart::Output), x, out);
 }

@@ -6,17 +6,22 @@
 //! for the whole sequence, everything else block by block of rows, so that the arena stays small.
 
 mod attention;
+mod backward;
+mod dense;
 mod embeddings;
 mod feed_forward;
 
 pub(crate) use attention::MAX_HEAD;
+pub(crate) use backward::{Backward, BackwardSpace, Gradients};
+pub(crate) use dense::{Columns, Dense, DenseGradient, STRIPS, Scratch, Transposing, quantize_finely};
 
 use crate::arena::Carver;
-use crate::kernels::{KernelSet, Matmul, RowScale};
+use crate::kernels::{KernelSet, LayerNorm, RowScale};
 use crate::text::Token;
-use crate::weights::format::{Linear, Norm};
-use crate::weights::{Channels, Model, Tile, native};
-use crate::{Error, Plan};
+use crate::weights::format::{Head, Layer};
+use crate::weights::strategy::{NormPart, Part};
+use crate::weights::{Adapter, Channels, HeadKind, Model, Tile};
+use crate::{ElectraConfig, Error, Plan};
 
 /// The arena of one sequence, carved.
 pub struct Workspace<'a> {
@@ -73,103 +78,144 @@ impl<'a> Workspace<'a> {
     }
 }
 
-/// Runs the encoder over the first `length` tokens of the workspace.
-///
-/// # Errors
-/// [`Error::NotFinite`] if a weight led to a value that is no number.
-pub fn encode(
-    model: &Model<'_>,
-    kernels: &KernelSet,
-    workspace: &mut Workspace<'_>,
-    length: usize,
-) -> Result<(), Error> {
-    encode_observed(model, kernels, workspace, length, |_| {})
+/// A model with what was learned on top of it, and the kernels that run it.
+#[derive(Clone, Copy, Debug)]
+pub struct Network<'m> {
+    /// The frozen model.
+    pub model: Model<'m>,
+    /// What was learned; or nothing.
+    pub adapter: Option<Adapter<'m>>,
+    /// The kernels.
+    pub kernels: &'static KernelSet,
 }
 
-/// [`encode`], showing `observe` the hidden states `[length, hidden]` after the embeddings and
-/// after each layer.
-///
-/// # Errors
-/// As [`encode`].
-pub fn encode_observed(
-    model: &Model<'_>,
-    kernels: &KernelSet,
-    workspace: &mut Workspace<'_>,
-    length: usize,
-    mut observe: impl FnMut(&[f32]),
-) -> Result<(), Error> {
-    let hidden = model.config().hidden_size;
-    let Workspace { tokens, residual, cache, block } = workspace;
-    let tokens = tokens.get(..length).unwrap_or_default();
-    let residual = residual.get_mut(..length * hidden).unwrap_or_default();
-    let rows = block.scales.len();
-    for (tokens, (first, x)) in
-        tokens.chunks(rows).zip((0..).step_by(rows).zip(residual.chunks_mut(rows * hidden)))
-    {
-        embeddings::embed(model, kernels, block, tokens, first, x);
+impl<'m> Network<'m> {
+    /// Runs the encoder over the first `length` tokens of the workspace.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if a weight led to a value that is no number.
+    pub fn encode(&self, workspace: &mut Workspace<'_>, length: usize) -> Result<(), Error> {
+        self.encode_observed(workspace, length, |_, _| {})
     }
-    observe(residual);
-    for layer in model.root().layers.iter() {
-        let attention = attention::Attention::new(layer, model.config(), kernels, length);
-        for (first, x) in (0..).step_by(rows).zip(residual.chunks(rows * hidden)) {
-            attention.keys_and_values(cache, block, first, x);
+
+    /// [`Network::encode`], handing `observe` the hidden states `[length, hidden]` before each layer, which
+    /// goes on from what it leaves, and after the last; with the number of layers that they went through.
+    ///
+    /// # Errors
+    /// As [`Network::encode`].
+    pub fn encode_observed(
+        &self,
+        workspace: &mut Workspace<'_>,
+        length: usize,
+        mut observe: impl FnMut(usize, &mut [f32]),
+    ) -> Result<(), Error> {
+        let Self { model, kernels, .. } = self;
+        let hidden = model.config().hidden_size;
+        let Workspace { tokens, residual, cache, block } = workspace;
+        let tokens = tokens.get(..length).unwrap_or_default();
+        let residual = residual.get_mut(..length * hidden).unwrap_or_default();
+        let rows = block.scales.len();
+        for (tokens, (first, x)) in
+            tokens.chunks(rows).zip((0..).step_by(rows).zip(residual.chunks_mut(rows * hidden)))
+        {
+            embeddings::embed(model, kernels, block, tokens, first, x);
         }
-        for x in residual.chunks_mut(rows * hidden) {
-            attention.attend(cache, block, x);
-            feed_forward::feed_forward(layer, model.config(), kernels, block, x);
+        for (index, layer) in self.layers().enumerate() {
+            observe(index, residual);
+            let attention = attention::Attention::new(layer, kernels, length);
+            for (first, x) in (0..).step_by(rows).zip(residual.chunks(rows * hidden)) {
+                attention.keys_and_values(cache, block, first, x);
+            }
+            for x in residual.chunks_mut(rows * hidden) {
+                attention.attend(cache, block, x);
+                feed_forward::feed_forward(&layer, kernels, block, x);
+            }
         }
-        observe(residual);
+        observe(model.config().num_hidden_layers, residual);
+        // A value that is not finite stays so through every layer, so looking once is enough.
+        if residual.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
     }
-    // A value that is not finite stays so through every layer, so looking once is enough.
-    if residual.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
-}
 
-/// The buffers that a dense layer works in.
-pub(crate) struct Scratch<'s> {
-    /// int8 input rows.
-    pub rows: &'s mut [i8],
-    /// Their scales.
-    pub scales: &'s mut [RowScale],
-}
-
-/// A dense layer: quantises `x` `[n, inputs]`, each row padded to a multiple of 8, and multiplies:
-/// `out` `[n, outputs]`.
-pub(crate) fn dense(
-    kernels: &KernelSet,
-    scratch: &mut Scratch<'_>,
-    linear: &Linear,
-    x: &[f32],
-    out: &mut [f32],
-) {
-    let Scratch { rows, scales } = scratch;
-    let (width, smoothing) = (linear.inputs(), native(&linear.smoothing));
-    let places = rows.chunks_exact_mut(width.next_multiple_of(8)).zip(scales.iter_mut());
-    for (x, (row, scale)) in x.chunks_exact(width).zip(places) {
-        *scale = (kernels.quantize)(x, smoothing, row);
+    /// The layers from the first on, each with what was learned on it.
+    pub(crate) fn layers(&self) -> impl DoubleEndedIterator<Item = AdaptedLayer<'_>> + ExactSizeIterator {
+        let layers = self.model.root().layers.iter().enumerate();
+        layers.map(|(index, layer)| AdaptedLayer {
+            layer,
+            index,
+            adapter: self.adapter.as_ref(),
+            config: self.model.config(),
+        })
     }
-    product(kernels, rows, scales, linear, out);
+
+    /// The head of that kind, with what was learned of it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`].
+    pub(crate) fn head(&self, kind: HeadKind) -> Result<AdaptedHead<'m>, Error> {
+        let adapter = self.adapter.filter(|adapter| adapter.kind == kind);
+        let trained = adapter.and_then(|adapter| Some((adapter.head()?, adapter.layout.labels)));
+        let own = self.model.head(kind);
+        match trained {
+            Some((output, labels)) => Ok(AdaptedHead { own: own.ok(), trained: Some(output), labels }),
+            None => own.map(|head| AdaptedHead { own: Some(head), trained: None, labels: head.labels.len() }),
+        }
+    }
 }
 
-/// Quantised rows × a linear layer: `out` `[n, outputs]`.
-fn product(kernels: &KernelSet, rows: &[i8], scales: &[RowScale], linear: &Linear, out: &mut [f32]) {
-    let width = linear.outputs();
-    let n = out.len() / width;
-    let depth = linear.inputs().next_multiple_of(8);
-    kernels.matmul(Matmul {
-        rows: rows.get(..n * depth).unwrap_or_default(),
-        row_scales: scales.get(..n).unwrap_or_default(),
-        tiles: &linear.tiles,
-        channels: &linear.channels,
-        out,
-        width,
-    });
+/// A transformer layer and what was learned on it.
+#[derive(Clone, Copy)]
+pub(crate) struct AdaptedLayer<'a> {
+    layer: &'a Layer,
+    index: usize,
+    adapter: Option<&'a Adapter<'a>>,
+    pub config: &'a ElectraConfig,
 }
 
-/// x = LayerNorm(x + y), row by row of `[n, width]`.
-pub(crate) fn add_and_norm(kernels: &KernelSet, norm: &Norm, epsilon: f32, x: &mut [f32], y: &[f32]) {
-    let norm = norm.layer_norm(epsilon);
+impl<'a> AdaptedLayer<'a> {
+    /// One of its dense layers.
+    pub fn dense(&self, part: Part) -> Dense<'a> {
+        let linear = match part {
+            Part::Query => &self.layer.query,
+            Part::Key => &self.layer.key,
+            Part::Value => &self.layer.value,
+            Part::AttentionOutput => &self.layer.attention_output,
+            Part::Intermediate => &self.layer.intermediate,
+            Part::Output => &self.layer.output,
+        };
+        let Some(adapter) = self.adapter else { return linear.into() };
+        Dense { linear, bias: adapter.bias(self.index, part), low_rank: adapter.low_rank(self.index, part) }
+    }
+
+    /// One of its LayerNorms.
+    pub fn norm(&self, part: NormPart) -> LayerNorm<'a> {
+        let own = match part {
+            NormPart::Attention => &self.layer.attention_norm,
+            NormPart::Output => &self.layer.output_norm,
+        };
+        let epsilon = self.config.layer_norm_eps;
+        match self.adapter.and_then(|adapter| adapter.norm(self.index, part)) {
+            Some((weight, bias)) => LayerNorm { weight, bias, epsilon },
+            None => own.layer_norm(epsilon),
+        }
+    }
+}
+
+/// A head and what was learned of it.
+#[derive(Clone, Copy)]
+pub(crate) struct AdaptedHead<'m> {
+    /// The model's own head, whose dense layer is used where there is one.
+    pub own: Option<&'m Head>,
+    /// Weight `[labels, width]` and bias `[labels]` of an output layer that was learned.
+    pub trained: Option<(&'m [f32], &'m [f32])>,
+    /// Outputs.
+    pub labels: usize,
+}
+
+/// x = LayerNorm(x + y), row by row of `[n, width]`; an empty `y` adds nothing.
+pub(crate) fn add_and_norm(kernels: &KernelSet, norm: &LayerNorm<'_>, x: &mut [f32], y: &[f32]) {
     let width = norm.weight.len();
-    for (x, y) in x.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
-        (kernels.add_and_norm)(x, y, &norm);
+    for (index, x) in x.chunks_exact_mut(width).enumerate() {
+        let y = y.get(index * width..(index + 1) * width).unwrap_or_default();
+        (kernels.add_and_norm)(x, y, norm);
     }
 }

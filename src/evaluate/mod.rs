@@ -1,4 +1,10 @@
-//! Metrics.
+//! Labelled examples, and how well a model answers them.
+
+mod labelled;
+mod score;
+
+pub use labelled::{Example, Labelled, LabelledError, Truth};
+pub use score::{Metric, score};
 
 /// Area under the ROC curve: the probability that a positive scores higher than a negative, ties
 /// counting half. `None` without both a positive and a negative.

@@ -3,6 +3,7 @@
 
 use super::{Checkpoint, HeadTensors, Tensors};
 use crate::ElectraConfig;
+use crate::random::Random;
 use crate::text::SpecialTokens;
 
 impl Checkpoint {
@@ -10,7 +11,7 @@ impl Checkpoint {
     /// deviation of 0.02, LayerNorms at one and zero; the same for the same seed. It knows no
     /// words.
     pub fn random(name: &str, config: ElectraConfig, seed: u64) -> Self {
-        let mut random = Random(seed | 1);
+        let mut random = Random::new(seed);
         let mut tensors = Tensors::default();
         let ElectraConfig { embedding_size, hidden_size, intermediate_size, .. } = config;
         let mut checkpoint = Self {
@@ -23,11 +24,15 @@ impl Checkpoint {
             uncased: true,
         };
         for (table, rows) in checkpoint.embedding_tables() {
-            tensors.insert(&table, &[rows, embedding_size], random.values(rows * embedding_size));
+            tensors.insert(&table, &[rows, embedding_size], values(&mut random, rows * embedding_size));
         }
         let mut linear = |name: String, outputs: usize, inputs: usize| {
-            tensors.insert(&format!("{name}.weight"), &[outputs, inputs], random.values(outputs * inputs));
-            tensors.insert(&format!("{name}.bias"), &[outputs], random.values(outputs));
+            tensors.insert(
+                &format!("{name}.weight"),
+                &[outputs, inputs],
+                values(&mut random, outputs * inputs),
+            );
+            tensors.insert(&format!("{name}.bias"), &[outputs], values(&mut random, outputs));
         };
         if config.has_projection() {
             linear("electra.embeddings_project".to_owned(), hidden_size, embedding_size);
@@ -57,19 +62,9 @@ impl Checkpoint {
     }
 }
 
-/// Marsaglia's xorshift, 64 bits.
-struct Random(u64);
-
-impl Random {
-    fn values(&mut self, count: usize) -> Vec<f32> {
-        // A uniform number in ±√3·σ has the standard deviation σ.
-        let width = 2.0 * 3.0_f32.sqrt() * 0.02;
-        let mut next = || {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            ((self.0 >> 40) as f32 / (1 << 24) as f32 - 0.5) * width
-        };
-        (0..count).map(|_| next()).collect()
-    }
+/// `count` weights.
+fn values(random: &mut Random, count: usize) -> Vec<f32> {
+    // A uniform number in ±√3·σ has the standard deviation σ.
+    let width = 2.0 * 3.0_f32.sqrt() * 0.02;
+    (0..count).map(|_| (random.unit() - 0.5) * width).collect()
 }

@@ -1,6 +1,7 @@
 //! Whether kernel sets give the same bits: every primitive on shapes and values of all kinds.
 
 use super::{KernelSet, LayerNorm, Matmul, RowScale};
+use crate::random::Random;
 use crate::weights::{Channels, Tile};
 
 /// Compares `set` with `specification` on `cases` shapes; the first difference, if there is one.
@@ -12,7 +13,7 @@ pub fn first_difference(
     specification: &'static KernelSet,
     cases: usize,
 ) -> Option<String> {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
     (0..cases).find_map(|case| {
         let shape = Shape {
             rows: 1 + random.below(if case % 50 == 0 { 70 } else { 13 }),
@@ -33,10 +34,9 @@ pub fn first_difference(
             ));
         }
         let values = values(1 + random.below(300), case, &mut random);
-        let differing =
-            [GELU, SOFTMAX, ADD_AND_NORM, QUANTIZE, QUANTIZE_SMOOTHED, ATTENTION_WEIGHTS, QUANTIZE_SYMMETRIC]
-                .into_iter()
-                .find(|primitive| (primitive.bits)(set, &values) != (primitive.bits)(specification, &values));
+        let differing = PRIMITIVES
+            .iter()
+            .find(|primitive| (primitive.bits)(set, &values) != (primitive.bits)(specification, &values));
         differing.map(|primitive| format!("{} of {} values", primitive.name, values.len()))
     })
 }
@@ -45,26 +45,6 @@ struct Shape {
     rows: usize,
     width: usize,
     depth: usize,
-}
-
-/// Marsaglia's xorshift.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u32
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.next() as usize % end
-    }
-
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 8) as f32 / (1 << 24) as f32
-    }
 }
 
 struct Product {
@@ -135,8 +115,25 @@ struct Primitive {
     bits: fn(&KernelSet, &[f32]) -> Vec<u32>,
 }
 
+const PRIMITIVES: [Primitive; 13] = [
+    GELU,
+    GELU_BACKWARD,
+    SOFTMAX,
+    SOFTMAX_BACKWARD,
+    ADD_AND_NORM,
+    NORM_BACKWARD,
+    QUANTIZE,
+    QUANTIZE_SMOOTHED,
+    ATTENTION_WEIGHTS,
+    QUANTIZE_SYMMETRIC,
+    DOTS,
+    COMBINE,
+    SPREAD,
+];
+
+/// Their bits; all that are no number count as one.
 fn floats(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|x| x.to_bits()).collect()
+    values.iter().map(|x| if x.is_nan() { f32::NAN } else { *x }.to_bits()).collect()
 }
 
 fn quantised(scale: RowScale, row: &[i8], flip: u8) -> Vec<u32> {
@@ -207,5 +204,69 @@ const QUANTIZE_SYMMETRIC: Primitive = Primitive {
         let mut row = vec![0; x.len()];
         let scale = (set.quantize_symmetric)(x, &mut row);
         quantised(RowScale { scale, zero_point: 0 }, &row, 0)
+    },
+};
+
+const GELU_BACKWARD: Primitive = Primitive {
+    name: "gelu_backward",
+    bits: |set, x| {
+        let mut row: Vec<f32> = x.iter().map(|x| 1.0 - x).collect();
+        (set.gelu_backward)(&mut row, x);
+        floats(&row)
+    },
+};
+
+const SOFTMAX_BACKWARD: Primitive = Primitive {
+    name: "softmax_backward",
+    bits: |set, x| {
+        let mut row: Vec<f32> = x.iter().map(|x| 0.5 - x).collect();
+        (set.softmax_backward)(&mut row, x);
+        floats(&row)
+    },
+};
+
+const NORM_BACKWARD: Primitive = Primitive {
+    name: "norm_backward",
+    bits: |set, x| {
+        let weight: Vec<f32> = x.iter().map(|x| x * 0.3 + 1.0).collect();
+        let norm = LayerNorm { weight: &weight, bias: x, epsilon: 1e-12 };
+        let (mut d, mut z) = (weight.clone(), x.to_vec());
+        let (mut dweight, mut dbias) = (x.to_vec(), x.to_vec());
+        (set.norm_backward)(&mut d, &mut z, &norm, &mut dweight, &mut dbias);
+        [d, z, dweight, dbias].iter().flat_map(|row| floats(row)).collect()
+    },
+};
+
+/// Five rows that a row makes together with five factors.
+fn five_rows(x: &[f32]) -> Vec<f32> {
+    (1..=5).flat_map(|row| x.iter().map(move |x| x * row as f32 * 0.7)).collect()
+}
+
+const FACTORS: [f32; 5] = [0.3, -1.7, 0.0, 12.5, -0.04];
+
+const DOTS: Primitive = Primitive {
+    name: "dots",
+    bits: |set, x| {
+        let mut out = [0.0; 5];
+        (set.dots)(&five_rows(x), x, &mut out);
+        floats(&out)
+    },
+};
+
+const COMBINE: Primitive = Primitive {
+    name: "combine",
+    bits: |set, x| {
+        let mut out = x.to_vec();
+        (set.combine)(&FACTORS, &five_rows(x), &mut out);
+        floats(&out)
+    },
+};
+
+const SPREAD: Primitive = Primitive {
+    name: "spread",
+    bits: |set, x| {
+        let mut matrix = five_rows(x);
+        (set.spread)(&FACTORS, x, &mut matrix);
+        floats(&matrix)
     },
 };

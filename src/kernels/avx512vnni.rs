@@ -28,6 +28,15 @@ pub fn detect() -> Option<&'static KernelSet> {
 #[derive(Clone, Copy)]
 struct Zmm(__m512);
 
+impl Zmm {
+    /// Nearest integers, cut to −128..=127.
+    #[inline(always)]
+    fn bytes(self) -> __m128i {
+        // SAFETY: a value of this type exists only where the instructions are.
+        unsafe { _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(self.0)) }
+    }
+}
+
 // SAFETY of every block: a value of this type exists only where the instructions are.
 impl Number for Zmm {
     #[inline(always)]
@@ -79,10 +88,7 @@ impl Lanes for Zmm {
     }
     #[inline(always)]
     fn narrow(self, to: &mut [i8; LANES]) {
-        unsafe {
-            let bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(self.0));
-            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
-        }
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), self.bytes()) }
     }
     #[inline(always)]
     fn load_part(from: &[f32], fill: f32) -> Self {
@@ -97,10 +103,7 @@ impl Lanes for Zmm {
     const FLIP: u8 = 0x80;
     #[inline(always)]
     fn narrow_activation(self, to: &mut [i8; LANES]) {
-        unsafe {
-            let bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(self.0));
-            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
-        }
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_xor_si128(self.bytes(), _mm_set1_epi8(-128))) }
     }
     #[inline(always)]
     fn fold<J: Join>(self) -> f32 {

@@ -5,7 +5,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::neon::{Quads, finish};
+use super::neon::{Quads, finish_rows};
 use super::{KernelSet, Matmul, kernel_set};
 use crate::weights::Tile;
 
@@ -39,28 +39,17 @@ fn matmul(product: Matmul<'_>) {
     for (block, (tiles, channels)) in blocks.enumerate() {
         let groups = rows.chunks(ROWS * depth * 8).zip(row_scales.chunks(ROWS));
         for ((rows, scales), out) in groups.zip(out.chunks_mut(ROWS * width)) {
-            let mut sums = [[int32x4_t_zero(); 4]; ROWS];
             // SAFETY: `detect` saw the instruction before handing this set out; `rows` holds as many
             // rows of `depth` blocks as there are scales.
             unsafe {
                 match scales.len() {
-                    1 => sums[..1].copy_from_slice(&sums_of::<1>(rows, tiles)),
-                    2 => sums[..2].copy_from_slice(&sums_of::<2>(rows, tiles)),
-                    _ => sums = sums_of::<3>(rows, tiles),
+                    1 => finish_rows(&sums_of::<1>(rows, tiles), scales, channels, out, width, block),
+                    2 => finish_rows(&sums_of::<2>(rows, tiles), scales, channels, out, width, block),
+                    _ => finish_rows(&sums_of::<ROWS>(rows, tiles), scales, channels, out, width, block),
                 }
-            }
-            for ((sums, &scale), out) in sums.into_iter().zip(scales).zip(out.chunks_mut(width)) {
-                let end = width.min(block * 16 + 16);
-                let Some(out) = out.get_mut(block * 16..end) else { continue };
-                finish(sums, scale, channels, out);
             }
         }
     }
-}
-
-fn int32x4_t_zero() -> int32x4_t {
-    // SAFETY: NEON is part of aarch64.
-    unsafe { vdupq_n_s32(0) }
 }
 
 /// Products of `R` rows with 16 channels: `[rows][channels]`, four channels a register.

@@ -8,15 +8,10 @@ use core::mem::MaybeUninit;
 
 use super::lanes::Portable;
 use super::scalar::{self, finish};
-use super::{KernelSet, Matmul, kernel_set};
+use super::{Matmul, kernel_set};
 use crate::weights::Tile;
 
 kernel_set!("dsp", Portable);
-
-/// The set; who asks for the feature vouches for the instructions.
-pub fn detect() -> Option<&'static KernelSet> {
-    Some(&KERNELS)
-}
 
 /// Rows that share one pass over the weights, as many accumulators.
 const ROWS: usize = 4;

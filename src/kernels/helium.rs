@@ -9,15 +9,10 @@ use core::mem::MaybeUninit;
 
 use super::lanes::{Portable, RowScale, row_scale};
 use super::scalar::finish;
-use super::{KernelSet, Matmul, kernel_set};
+use super::{Matmul, kernel_set};
 use crate::weights::Tile;
 
 kernel_set!("helium", Portable, quantize: quantize);
-
-/// The set; who asks for the feature vouches for the instructions.
-pub fn detect() -> Option<&'static KernelSet> {
-    Some(&KERNELS)
-}
 
 /// Rows that share one pass over the weights.
 const ROWS: usize = 2;

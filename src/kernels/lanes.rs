@@ -326,6 +326,21 @@ pub fn gelu<V: Lanes>(row: &mut [f32]) {
     }
 }
 
+/// d = d · GELU′(x) of rows that stand beside each other, where GELU′(x) = Φ(x) + x·φ(x).
+#[inline(always)]
+pub fn gelu_backward<V: Lanes>(d: &mut [f32], x: &[f32]) {
+    /// 1 / √(2π), φ's factor.
+    const FACTOR: f32 = 0.398_942_3;
+    let half = V::splat(0.5);
+    for index in 0..parts(d) {
+        let x: V = get(x, index, 0.0);
+        let erf = erf(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)));
+        let density = exp(x.mul(x).mul(V::splat(-0.5))).mul(V::splat(FACTOR));
+        let slope = half.mul(V::splat(1.0).add(erf)).add(x.mul(density));
+        put(d, index, get::<V>(d, index, 0.0).mul(slope));
+    }
+}
+
 /// Replaces a row by the numerators of its softmax, e^(x − max), and returns 1 / their sum.
 #[inline(always)]
 fn exponentials<V: Lanes>(row: &mut [f32]) -> f32 {
@@ -347,6 +362,19 @@ pub fn softmax<V: Lanes>(row: &mut [f32]) {
     let inverse = V::splat(exponentials::<V>(row));
     for index in 0..parts(row) {
         put(row, index, get::<V>(row, index, 0.0).mul(inverse));
+    }
+}
+
+/// d = p ∘ (d − Σ p·d): the gradient before a softmax from that after it, `p` being what it gave.
+#[inline(always)]
+pub fn softmax_backward<V: Lanes>(d: &mut [f32], p: &[f32]) {
+    let mut sum = V::splat(0.0);
+    for index in 0..parts(d) {
+        sum = sum.add(get::<V>(p, index, 0.0).mul(get(d, index, 0.0)));
+    }
+    let sum = V::splat(sum.fold::<Sum>());
+    for index in 0..parts(d) {
+        put(d, index, get::<V>(p, index, 0.0).mul(get::<V>(d, index, 0.0).sub(sum)));
     }
 }
 
@@ -383,6 +411,86 @@ pub fn add_and_norm<V: Lanes>(row: &mut [f32], y: &[f32], norm: &LayerNorm<'_>) 
     for index in 0..parts(row) {
         let x = get::<V>(row, index, 0.0).mul(inverse);
         put(row, index, x.mul(get(weight, index, 0.0)).add(get(bias, index, 0.0)));
+    }
+}
+
+/// Row d after a LayerNorm → d before it, where `z` is what it normalised (x + y of [`add_and_norm`]) and
+/// becomes the normalised ẑ: d = (w∘d − mean(w∘d) − ẑ·mean(w∘d∘ẑ)) / √(variance + ε). The gradients of
+/// the LayerNorm's weight, d∘ẑ, and bias, d, are added to `dweight` and `dbias` unless those are empty.
+#[inline(always)]
+pub fn norm_backward<V: Lanes>(
+    d: &mut [f32],
+    z: &mut [f32],
+    norm: &LayerNorm<'_>,
+    dweight: &mut [f32],
+    dbias: &mut [f32],
+) {
+    let length = d.len() as f32;
+    let mut sum = V::splat(0.0);
+    for index in 0..parts(z) {
+        sum = sum.add(get(z, index, 0.0));
+    }
+    let mean = V::splat(sum.fold::<Sum>() / length);
+    let mut squares = V::splat(0.0);
+    for index in 0..parts(z) {
+        let x = put(z, index, get::<V>(z, index, 0.0).sub(mean));
+        squares = squares.add(x.mul(x));
+    }
+    let inverse = V::splat(1.0 / libm::sqrtf(squares.fold::<Sum>() / length + norm.epsilon));
+    let (mut sum, mut along) = (V::splat(0.0), V::splat(0.0));
+    for index in 0..parts(z) {
+        let z = put(z, index, get::<V>(z, index, 0.0).mul(inverse));
+        let after = get::<V>(d, index, 0.0);
+        if !dweight.is_empty() {
+            put(dweight, index, get::<V>(dweight, index, 0.0).add(after.mul(z)));
+            put(dbias, index, get::<V>(dbias, index, 0.0).add(after));
+        }
+        let before = put(d, index, after.mul(get(norm.weight, index, 0.0)));
+        sum = sum.add(before);
+        along = along.add(before.mul(z));
+    }
+    let mean = V::splat(sum.fold::<Sum>() / length);
+    let along = V::splat(along.fold::<Sum>() / length);
+    for index in 0..parts(d) {
+        let x = get::<V>(d, index, 0.0).sub(mean).sub(get::<V>(z, index, 0.0).mul(along));
+        put(d, index, x.mul(inverse));
+    }
+}
+
+/// out\[m\] = row m of `matrix` `[out, x]` · `x`.
+#[inline(always)]
+pub fn dots<V: Lanes>(matrix: &[f32], x: &[f32], out: &mut [f32]) {
+    for (out, row) in out.iter_mut().zip(matrix.chunks_exact(x.len().max(1))) {
+        let mut sum = V::splat(0.0);
+        for index in 0..parts(x) {
+            sum = sum.add(get::<V>(row, index, 0.0).mul(get(x, index, 0.0)));
+        }
+        *out = sum.fold::<Sum>();
+    }
+}
+
+/// out += Σₘ factors\[m\] · row m of `matrix` `[factors, out]`.
+#[inline(always)]
+pub fn combine<V: Lanes>(factors: &[f32], matrix: &[f32], out: &mut [f32]) {
+    let width = out.len().max(1);
+    for index in 0..parts(out) {
+        let mut sum = get::<V>(out, index, 0.0);
+        for (&factor, row) in factors.iter().zip(matrix.chunks_exact(width)) {
+            sum = sum.add(V::splat(factor).mul(get(row, index, 0.0)));
+        }
+        put(out, index, sum);
+    }
+}
+
+/// Row m of `matrix` `[factors, x]` += factors\[m\] · `x`: what a product with `x` adds to its matrix's
+/// gradient.
+#[inline(always)]
+pub fn spread<V: Lanes>(factors: &[f32], x: &[f32], matrix: &mut [f32]) {
+    for (&factor, row) in factors.iter().zip(matrix.chunks_exact_mut(x.len().max(1))) {
+        let factor = V::splat(factor);
+        for index in 0..parts(x) {
+            put(row, index, get::<V>(row, index, 0.0).add(factor.mul(get(x, index, 0.0))));
+        }
     }
 }
 

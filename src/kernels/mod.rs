@@ -55,6 +55,9 @@ pub struct Matmul<'a> {
     pub width: usize,
 }
 
+/// d, z, the LayerNorm, and the gradients of its weight and bias.
+type NormBackward = fn(&mut [f32], &mut [f32], &LayerNorm<'_>, &mut [f32], &mut [f32]);
+
 /// One instruction set's primitives; their contracts are those of the functions of [`lanes`] of
 /// the same names, and of [`Matmul`]. `peak` repeats the set's multiply-accumulate instruction on
 /// registers that many times, without a load, and returns how many multiply-accumulates that were:
@@ -69,6 +72,12 @@ pub struct KernelSet {
     pub softmax: fn(&mut [f32]),
     pub attention_weights: fn(&mut [f32], &[f32], &mut [i8]) -> RowScale,
     pub add_and_norm: fn(&mut [f32], &[f32], &LayerNorm<'_>),
+    pub gelu_backward: fn(&mut [f32], &[f32]),
+    pub softmax_backward: fn(&mut [f32], &[f32]),
+    pub norm_backward: NormBackward,
+    pub dots: fn(&[f32], &[f32], &mut [f32]),
+    pub combine: fn(&[f32], &[f32], &mut [f32]),
+    pub spread: fn(&[f32], &[f32], &mut [f32]),
     pub quantize: fn(&[f32], &[f32], &mut [i8]) -> RowScale,
     pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
     pub flip: u8,
@@ -106,7 +115,8 @@ impl core::fmt::Debug for KernelSet {
 }
 
 /// Every set that this machine can run, the portable one first, the fastest last. With `std` the
-/// processor is asked; without, what the crate was compiled for counts.
+/// processor is asked; without, what the crate was compiled for counts: a Cortex-M's `dsp` and `helium`
+/// are vouched for by whoever asks for the feature.
 pub fn available() -> impl Iterator<Item = &'static KernelSet> {
     let sets = [
         Some(&scalar::KERNELS),
@@ -115,17 +125,17 @@ pub fn available() -> impl Iterator<Item = &'static KernelSet> {
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
         avx512vnni::detect(),
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-        neon::detect(),
+        Some(&neon::KERNELS),
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
         dotprod::detect(),
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
         i8mm::detect(),
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        wasm::detect(),
+        Some(&wasm::KERNELS),
         #[cfg(all(target_arch = "arm", feature = "dsp"))]
-        dsp::detect(),
+        Some(&dsp::KERNELS),
         #[cfg(all(target_arch = "arm", feature = "helium"))]
-        helium::detect(),
+        Some(&helium::KERNELS),
     ];
     sets.into_iter().flatten()
 }
@@ -175,6 +185,26 @@ macro_rules! kernel_set {
             ),
             add_and_norm: |row, y, norm| super::compiled!(
                 [$($features)?] add_and_norm::<$lanes>(row: &mut [f32], y: &[f32], norm: &super::LayerNorm<'_>)
+            ),
+            gelu_backward: |d, x| super::compiled!(
+                [$($features)?] gelu_backward::<$lanes>(d: &mut [f32], x: &[f32])
+            ),
+            softmax_backward: |d, p| super::compiled!(
+                [$($features)?] softmax_backward::<$lanes>(d: &mut [f32], p: &[f32])
+            ),
+            norm_backward: |d, z, norm, dweight, dbias| super::compiled!(
+                [$($features)?] norm_backward::<$lanes>(
+                    d: &mut [f32], z: &mut [f32], norm: &super::LayerNorm<'_>, dweight: &mut [f32], dbias: &mut [f32]
+                )
+            ),
+            dots: |matrix, x, out| super::compiled!(
+                [$($features)?] dots::<$lanes>(matrix: &[f32], x: &[f32], out: &mut [f32])
+            ),
+            combine: |factors, matrix, out| super::compiled!(
+                [$($features)?] combine::<$lanes>(factors: &[f32], matrix: &[f32], out: &mut [f32])
+            ),
+            spread: |factors, x, matrix| super::compiled!(
+                [$($features)?] spread::<$lanes>(factors: &[f32], x: &[f32], matrix: &mut [f32])
             ),
             quantize: $quantize,
             quantize_symmetric: |row, quantized| super::compiled!(

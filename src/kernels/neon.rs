@@ -6,15 +6,11 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::lanes::{Join, LANES, Lanes, Number};
-use super::{KernelSet, Matmul, RowScale, kernel_set};
+use super::scalar::put_columns;
+use super::{Matmul, RowScale, kernel_set};
 use crate::weights::{Channels, Tile};
 
 kernel_set!("neon", Quads);
-
-/// The set; every aarch64 has it.
-pub fn detect() -> Option<&'static KernelSet> {
-    Some(&KERNELS)
-}
 
 /// Rows that share one pass over the weights.
 const ROWS: usize = 2;
@@ -26,16 +22,9 @@ fn matmul(product: Matmul<'_>) {
     for (block, (tiles, channels)) in blocks.enumerate() {
         let groups = rows.chunks(ROWS * depth * 8).zip(row_scales.chunks(ROWS));
         for ((rows, scales), out) in groups.zip(out.chunks_mut(ROWS * width)) {
-            let sums = if scales.len() == ROWS {
-                sums_of::<ROWS>(rows, tiles)
-            } else {
-                let [sums] = sums_of::<1>(rows, tiles);
-                [sums; ROWS]
-            };
-            for ((sums, &scale), out) in sums.into_iter().zip(scales).zip(out.chunks_mut(width)) {
-                let end = width.min(block * 16 + 16);
-                let Some(out) = out.get_mut(block * 16..end) else { continue };
-                finish(sums, scale, channels, out);
+            match scales {
+                [_] => finish_rows(&sums_of::<1>(rows, tiles), scales, channels, out, width, block),
+                _ => finish_rows(&sums_of::<ROWS>(rows, tiles), scales, channels, out, width, block),
             }
         }
     }
@@ -138,13 +127,22 @@ pub(super) fn finish(sums: [int32x4_t; 4], row: RowScale, channels: &Channels, o
             vst1q_f32(values.as_mut_ptr().add(at), value);
         }
     }
-    match out.first_chunk_mut() {
-        Some(out) => *out = values,
-        None => {
-            for (out, value) in out.iter_mut().zip(values) {
-                *out = value;
-            }
-        }
+    put_columns(&values, out);
+}
+
+/// [`finish`] of rows × block `block` of 16 channels; `out` is `[rows][width]`.
+#[inline(always)]
+pub(super) fn finish_rows(
+    sums: &[[int32x4_t; 4]],
+    scales: &[RowScale],
+    channels: &Channels,
+    out: &mut [f32],
+    width: usize,
+    block: usize,
+) {
+    let columns = block * 16..width.min(block * 16 + 16);
+    for ((&sums, &scale), out) in sums.iter().zip(scales).zip(out.chunks_mut(width)) {
+        finish(sums, scale, channels, out.get_mut(columns.clone()).unwrap_or_default());
     }
 }
 

@@ -35,10 +35,16 @@ pub(super) fn finish(sums: &[i32; 16], row: RowScale, channels: &Channels, out: 
         let centred = sums[c] - row.zero_point * channels.column_sum[c];
         *value = centred as f32 * (row.scale * channels.scale[c]) + channels.bias[c];
     }
+    put_columns(&values, out);
+}
+
+/// Writes the values of the channels that exist, 16 or fewer.
+#[inline(always)]
+pub(super) fn put_columns(values: &[f32; 16], out: &mut [f32]) {
     match out.first_chunk_mut() {
-        Some(out) => *out = values,
+        Some(out) => *out = *values,
         None => {
-            for (out, value) in out.iter_mut().zip(values) {
+            for (out, &value) in out.iter_mut().zip(values) {
                 *out = value;
             }
         }

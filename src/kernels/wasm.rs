@@ -5,14 +5,9 @@
 use core::arch::wasm32::*;
 
 use super::lanes::{Join, LANES, Lanes, Number};
-use super::{KernelSet, Matmul, kernel_set};
+use super::{Matmul, kernel_set};
 
 kernel_set!("wasm-simd128", Quads);
-
-/// The set; a module with these instructions does not start where they are missing.
-pub fn detect() -> Option<&'static KernelSet> {
-    Some(&KERNELS)
-}
 
 /// Rows that share one pass over the weights; with four channels each, eight accumulators.
 const ROWS: usize = 2;

@@ -48,27 +48,6 @@ pub fn quantize(checkpoint: &Checkpoint, source: &str, licence: &str) -> Result<
             return Err(QuantizeError::NotFinite(name.clone()));
         }
     }
-    let texts = CHECK_SENTENCES.map(str::to_owned);
-    let mut best: Option<(f64, Vec<u8>)> = None;
-    for alpha in smooth::INTERMEDIATE {
-        let bytes = quantize_smoothed(checkpoint, source, licence, alpha)?;
-        let file = AlignedBytes::copy_of(&bytes);
-        let cosine = verify(Model::open(file.as_slice())?, checkpoint, &texts)?.mean_cosine;
-        log::debug!("intermediate layers smoothed by {alpha}: mean cosine {cosine:.6}");
-        if best.as_ref().is_none_or(|(nearest, _)| cosine > *nearest) {
-            best = Some((cosine, bytes));
-        }
-    }
-    Ok(best.map(|(_, bytes)| bytes).unwrap_or_default())
-}
-
-/// The file with its intermediate layers smoothed by the exponent `alpha`.
-fn quantize_smoothed(
-    checkpoint: &Checkpoint,
-    source: &str,
-    licence: &str,
-    alpha: f32,
-) -> Result<Vec<u8>, QuantizeError> {
     let mut root = Root {
         config: stored_config(checkpoint),
         provenance: Provenance {
@@ -86,13 +65,36 @@ fn quantize_smoothed(
         ),
         embeddings: embeddings(checkpoint)?,
         layers: (0..checkpoint.config.num_hidden_layers)
-            .map(|layer| self::layer(checkpoint, layer, alpha))
+            .map(|layer| self::layer(checkpoint, layer))
             .collect::<Result<_, _>>()?,
         heads: checkpoint.heads.iter().map(|head| self::head(checkpoint, head)).collect::<Result<_, _>>()?,
         checks: Vec::new(),
     };
+    smooth_intermediate_layers(&mut root, checkpoint)?;
     root.checks = checks(&AlignedBytes::copy_of(&root.to_file()))?;
     Ok(root.to_file())
+}
+
+/// Tries each exponent of [`smooth::INTERMEDIATE`], of which `root` has the first, and keeps the best.
+fn smooth_intermediate_layers(root: &mut Root, checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
+    let texts = CHECK_SENTENCES.map(str::to_owned);
+    let mut best: Option<(f64, Vec<Linear>)> = None;
+    for alpha in smooth::INTERMEDIATE {
+        for (index, layer) in root.layers.iter_mut().enumerate() {
+            layer.intermediate = intermediate(checkpoint, index, alpha)?;
+        }
+        let file = AlignedBytes::copy_of(&root.to_file());
+        let cosine = verify(Model::open(file.as_slice())?, checkpoint, &texts)?.mean_cosine;
+        log::debug!("intermediate layers smoothed by {alpha}: mean cosine {cosine:.6}");
+        if best.as_ref().is_none_or(|(nearest, _)| cosine > *nearest) {
+            best = Some((cosine, root.layers.iter().map(|layer| layer.intermediate.clone()).collect()));
+        }
+    }
+    let kept = best.map(|(_, kept)| kept).unwrap_or_default();
+    for (layer, intermediate) in root.layers.iter_mut().zip(kept) {
+        layer.intermediate = intermediate;
+    }
+    Ok(())
 }
 
 /// What the scalar kernels answer to [`CHECK_SENTENCES`], those that fit the model.
@@ -170,24 +172,30 @@ fn embeddings(checkpoint: &Checkpoint) -> Result<Embeddings, ImportError> {
     })
 }
 
-fn layer(checkpoint: &Checkpoint, layer: usize, alpha: f32) -> Result<Layer, ImportError> {
+fn layer(checkpoint: &Checkpoint, layer: usize) -> Result<Layer, ImportError> {
     let (hidden, inner) = (checkpoint.config.hidden_size, checkpoint.config.intermediate_size);
     let name = |part: &str| format!("electra.encoder.layer.{layer}.{part}");
     let before = smooth::norm_before(checkpoint, layer);
-    let smoothed = |part: &str, outputs, norm: Option<&str>, alpha| {
-        smooth::linear(checkpoint, &name(part), outputs, norm, alpha)
-    };
+    let smoothed =
+        |part: &str| smooth::linear(checkpoint, &name(part), hidden, before.as_deref(), smooth::ATTENTION);
     let middle = name("attention.output.LayerNorm");
     Ok(Layer {
-        query: smoothed("attention.self.query", hidden, before.as_deref(), smooth::ATTENTION)?,
-        key: smoothed("attention.self.key", hidden, before.as_deref(), smooth::ATTENTION)?,
-        value: smoothed("attention.self.value", hidden, before.as_deref(), smooth::ATTENTION)?,
+        query: smoothed("attention.self.query")?,
+        key: smoothed("attention.self.key")?,
+        value: smoothed("attention.self.value")?,
         attention_output: linear(checkpoint, &name("attention.output.dense"), hidden, hidden)?,
         attention_norm: norm(checkpoint, &middle, hidden)?,
-        intermediate: smoothed("intermediate.dense", inner, Some(&middle), alpha)?,
+        intermediate: intermediate(checkpoint, layer, smooth::INTERMEDIATE[0])?,
         output: linear(checkpoint, &name("output.dense"), hidden, inner)?,
         output_norm: norm(checkpoint, &name("output.LayerNorm"), hidden)?,
     })
+}
+
+fn intermediate(checkpoint: &Checkpoint, layer: usize, alpha: f32) -> Result<Linear, ImportError> {
+    let name = |part: &str| format!("electra.encoder.layer.{layer}.{part}");
+    let norm = name("attention.output.LayerNorm");
+    let inner = checkpoint.config.intermediate_size;
+    smooth::linear(checkpoint, &name("intermediate.dense"), inner, Some(&norm), alpha)
 }
 
 fn head(checkpoint: &Checkpoint, head: &HeadTensors) -> Result<Head, ImportError> {

@@ -4,7 +4,7 @@ use ndarray::{Array2, ArrayView1};
 use serde::Serialize;
 
 use super::QuantizeError;
-use crate::encoder::{self, Workspace};
+use crate::encoder::{Network, Workspace};
 use crate::import::Checkpoint;
 use crate::kernels;
 use crate::reference::{Reference, Sequence};
@@ -121,10 +121,9 @@ impl<'a> Comparison<'a> {
             padding: vec![false; length],
         };
         let expected = Reference(self.checkpoint).hidden_states(&sequence)?;
-        let mut layer = 0;
-        encoder::encode_observed(&self.model, kernels::best(), &mut workspace, length, |states| {
+        let network = Network { model: self.model, adapter: None, kernels: kernels::best() };
+        network.encode_observed(&mut workspace, length, |layer, states| {
             self.layers[layer].add(&expected[layer], states);
-            layer += 1;
         })?;
         let tokens = workspace.tokens[..length].to_vec();
         let last = &expected[self.checkpoint.config.num_hidden_layers];

@@ -19,7 +19,7 @@ impl Session<'_, '_> {
     /// # Errors
     /// Those of [`Session::encode`].
     pub fn embed(&mut self, input: Input<'_>, pooling: Pooling) -> Result<&[f32], Error> {
-        let hidden = self.model.config().hidden_size;
+        let hidden = self.network.model.config().hidden_size;
         let (workspace, length) = self.encoded(input)?;
         let count = match pooling {
             Pooling::Mean => length,

@@ -2,11 +2,10 @@
 
 use super::{Session, head};
 use crate::Error;
-use crate::encoder::{Block, Scratch, Workspace};
-use crate::kernels::{KernelSet, Matmul, RowScale};
+use crate::encoder::{Block, Network, Scratch, Workspace, quantize_finely};
+use crate::kernels::Matmul;
 use crate::text::{Input, Token};
-use crate::weights::format::Head;
-use crate::weights::{HeadKind, Model};
+use crate::weights::HeadKind;
 
 /// The likeliest piece at a position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -24,7 +23,7 @@ impl Session<'_, '_> {
     /// # Errors
     /// [`Error::NoSuchHead`], and those of [`Session::encode`].
     pub fn fill_mask(&mut self, input: Input<'_>) -> Result<(&[Token], &[Prediction]), Error> {
-        self.model.head(HeadKind::FillMask)?;
+        self.network.head(HeadKind::FillMask)?;
         let (_, length) = self.encoded(input)?;
         self.finish_predictions(length)
     }
@@ -39,9 +38,8 @@ impl Session<'_, '_> {
     }
 
     fn finish_predictions(&mut self, length: usize) -> Result<(&[Token], &[Prediction]), Error> {
-        let head = self.model.head(HeadKind::FillMask)?;
         let mut workspace = Workspace::carve(self.arena, &self.plan)?;
-        predict(&self.model, head, self.kernels, &mut workspace, length);
+        predict(&self.network, &mut workspace, length)?;
         let Workspace { tokens, residual, .. } = workspace;
         let predictions = residual.get(..length * 2).unwrap_or_default();
         let tokens = tokens.get(..length).unwrap_or_default();
@@ -54,22 +52,17 @@ impl Session<'_, '_> {
 ///
 /// Among 30,000 pieces the first two are often close, so the features go in with 16 bits, as two
 /// rows of int8: what 8 bits say, and what they leave over.
-fn predict(
-    model: &Model<'_>,
-    head: &Head,
-    kernels: &KernelSet,
-    workspace: &mut Workspace<'_>,
-    length: usize,
-) {
-    let config = model.config();
-    let words = &model.root().embeddings.words;
+fn predict(network: &Network<'_>, workspace: &mut Workspace<'_>, length: usize) -> Result<(), Error> {
+    let (head, kernels) = (network.head(HeadKind::FillMask)?, network.kernels);
+    let config = network.model.config();
+    let words = &network.model.root().embeddings.words;
     let depth = config.embedding_size.div_ceil(8);
     for index in 0..length {
         let here = index * config.hidden_size..(index + 1) * config.hidden_size;
         let x = workspace.residual.get(here).unwrap_or_default();
         let Block { rows, scales, wide, narrow } = &mut workspace.block;
         let mut scratch = Scratch { rows, scales };
-        let n = head::features(model, head, kernels, x, &mut scratch, narrow).len();
+        let n = head::features(network, &head, x, &mut scratch, narrow).len();
         let features = narrow.get_mut(..n).unwrap_or_default();
         let rows = rows.get_mut(..2 * depth * 8).unwrap_or_default();
         let scales = quantize_finely(kernels, features, rows);
@@ -95,16 +88,5 @@ fn predict(
             place.copy_from_slice(&[f32::from_bits(best.id), best.logit]);
         }
     }
-}
-
-/// Quantises `x` into the first half of `rows` and what that leaves over into the second; `x`
-/// becomes the latter.
-fn quantize_finely(kernels: &KernelSet, x: &mut [f32], rows: &mut [i8]) -> [RowScale; 2] {
-    let (coarse, fine) = rows.split_at_mut(rows.len() / 2);
-    let scale = (kernels.quantize)(x, &[], coarse);
-    for (x, &q) in x.iter_mut().zip(coarse.iter()) {
-        let q = q ^ kernels.flip as i8;
-        *x -= (i32::from(q) - scale.zero_point) as f32 * scale.scale;
-    }
-    [scale, (kernels.quantize)(x, &[], fine)]
+    Ok(())
 }

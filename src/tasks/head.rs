@@ -1,21 +1,17 @@
 //! Dense, GELU, LayerNorm, output: the shape that all heads have.
 
-use crate::encoder::{Block, Scratch, Workspace, dense};
-use crate::kernels::KernelSet;
-use crate::weights::Model;
-use crate::weights::format::Head;
+use crate::encoder::{AdaptedHead, Block, Dense, Network, Scratch, Workspace};
 
 /// Replaces the hidden states of the first `length` tokens by the head's logits `[length, labels]`,
 /// written over the front of the residual stream. A head has at most as many labels as the hidden
 /// size, so no row is overwritten before it was read.
 pub fn every_token(
-    model: &Model<'_>,
-    head: &Head,
-    kernels: &KernelSet,
+    network: &Network<'_>,
+    head: &AdaptedHead<'_>,
     workspace: &mut Workspace<'_>,
     length: usize,
 ) {
-    let (hidden, labels) = (model.config().hidden_size, head.labels.len());
+    let (hidden, labels) = (network.model.config().hidden_size, head.labels);
     let rows = workspace.block.scales.len();
     for first in (0..length).step_by(rows) {
         let n = rows.min(length - first);
@@ -23,11 +19,9 @@ pub fn every_token(
         let block = &mut workspace.block;
         let Block { rows, scales, wide, narrow } = block;
         let mut scratch = Scratch { rows, scales };
-        let features = features(model, head, kernels, x, &mut scratch, wide);
+        let features = features(network, head, x, &mut scratch, wide);
         let logits = narrow.get_mut(..n * labels).unwrap_or_default();
-        if let Some(output) = head.output.as_ref() {
-            dense(kernels, &mut scratch, output, features, logits);
-        }
+        output(network, head, features, &mut scratch, logits);
         if let Some(place) = workspace.residual.get_mut(first * labels..(first + n) * labels) {
             place.copy_from_slice(logits);
         }
@@ -37,23 +31,43 @@ pub fn every_token(
 /// What the output layer sees of `x` `[n, hidden]`: `x` itself, or dense + GELU (+ LayerNorm) of it,
 /// in `out`.
 pub fn features<'a>(
-    model: &Model<'_>,
-    head: &Head,
-    kernels: &KernelSet,
+    network: &Network<'_>,
+    head: &AdaptedHead<'_>,
     x: &'a [f32],
     scratch: &mut Scratch<'_>,
     out: &'a mut [f32],
 ) -> &'a [f32] {
-    let Some(linear) = head.dense.as_ref() else { return x };
+    let Network { model, kernels, .. } = network;
+    let Some(linear) = head.own.and_then(|head| head.dense.as_ref()) else { return x };
     let n = x.len() / model.config().hidden_size;
     let out = out.get_mut(..n * linear.outputs()).unwrap_or_default();
-    dense(kernels, scratch, linear, x, out);
+    Dense::from(linear).forward(kernels, scratch, x, out);
     (kernels.gelu)(out);
-    if let Some(norm) = head.norm.as_ref() {
+    if let Some(norm) = head.own.and_then(|head| head.norm.as_ref()) {
         let norm = norm.layer_norm(model.config().layer_norm_eps);
         for row in out.chunks_exact_mut(norm.weight.len()) {
             (kernels.add_and_norm)(row, &[], &norm);
         }
     }
     out
+}
+
+/// The output layer over `features` `[n, width]`: `logits` `[n, labels]`.
+pub fn output(
+    network: &Network<'_>,
+    head: &AdaptedHead<'_>,
+    features: &[f32],
+    scratch: &mut Scratch<'_>,
+    logits: &mut [f32],
+) {
+    let kernels = network.kernels;
+    if let Some((weight, bias)) = head.trained {
+        let width = weight.len() / head.labels.max(1);
+        for (x, logits) in features.chunks_exact(width).zip(logits.chunks_exact_mut(head.labels)) {
+            (kernels.dots)(weight, x, logits);
+            (kernels.combine)(&[1.0], bias, logits);
+        }
+    } else if let Some(output) = head.own.and_then(|head| head.output.as_ref()) {
+        Dense::from(output).forward(kernels, scratch, features, logits);
+    }
 }

@@ -9,7 +9,7 @@ mod answer;
 mod batch;
 mod embed;
 mod fill_mask;
-mod head;
+pub(crate) mod head;
 
 pub use answer::Answer;
 #[cfg(feature = "parallel")]
@@ -17,17 +17,16 @@ pub use batch::{Batch, BatchError};
 pub use embed::Pooling;
 pub use fill_mask::Prediction;
 
-use crate::encoder::{self, Workspace};
+use crate::encoder::{Network, Workspace};
 use crate::kernels::{self, KernelSet, lanes};
 use crate::text::{Input, Token, Tokenizer};
-use crate::weights::{HeadKind, Model};
+use crate::weights::{Adapter, HeadKind, Model};
 use crate::{Error, Plan};
 
 /// A model at work in a caller's arena.
 #[derive(Debug)]
 pub struct Session<'m, 'a> {
-    model: Model<'m>,
-    kernels: &'static KernelSet,
+    network: Network<'m>,
     plan: Plan,
     arena: &'a mut [u8],
 }
@@ -79,12 +78,47 @@ impl<'m, 'a> Session<'m, 'a> {
             return Err(Error::ArenaTooSmall { needed, found });
         }
         Workspace::carve(arena, &plan)?;
-        Ok(Self { model, kernels, plan, arena })
+        Ok(Self { network: Network { model, adapter: None, kernels }, plan, arena })
+    }
+
+    /// Answers with what was learned on top of the model from now on; with `None` as the model was.
+    /// Nothing is copied or computed.
+    ///
+    /// # Errors
+    /// [`Error::ForeignAdapter`] if it was learned on another model.
+    pub fn with_adapter(mut self, adapter: Option<Adapter<'m>>) -> Result<Self, Error> {
+        if let Some(Adapter { base: [expected, length], .. }) = adapter {
+            let [found, own_length] = self.network.model.fingerprint();
+            if (expected, length) != (found, own_length) {
+                return Err(Error::ForeignAdapter { expected, found });
+            }
+        }
+        self.network.adapter = adapter;
+        Ok(self)
     }
 
     /// The model.
     pub fn model(&self) -> Model<'m> {
-        self.model
+        self.network.model
+    }
+
+    /// How many outputs the head of that kind has, the adapter's before the model's.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`].
+    pub fn label_count(&self, kind: HeadKind) -> Result<usize, Error> {
+        Ok(self.network.head(kind)?.labels)
+    }
+
+    /// Their names.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`].
+    pub fn label_names(&self, kind: HeadKind) -> Result<impl Iterator<Item = &'m str> + use<'m>, Error> {
+        let adapter = self.network.adapter.filter(|adapter| adapter.kind == kind);
+        let own = if adapter.is_some() { None } else { Some(self.network.model.head(kind)?) };
+        let own = own.into_iter().flat_map(|head| head.labels.iter().map(|label| label.as_str()));
+        Ok(adapter.into_iter().flat_map(|adapter| adapter.labels.iter()).chain(own))
     }
 
     /// The plan of the arena.
@@ -105,12 +139,12 @@ impl<'m, 'a> Session<'m, 'a> {
 
     fn encoded(&mut self, input: Input<'_>) -> Result<(Workspace<'_>, usize), Error> {
         let mut workspace = Workspace::carve(self.arena, &self.plan)?;
-        let tokenizer = Tokenizer::new(&self.model.root().vocabulary);
+        let tokenizer = Tokenizer::new(&self.network.model.root().vocabulary);
         let length = tokenizer.encode(input, workspace.tokens)?;
         if workspace.tokens.iter().take(length).all(|token| token.special == 1) {
             return Err(Error::EmptyText);
         }
-        encoder::encode(&self.model, self.kernels, &mut workspace, length)?;
+        self.network.encode(&mut workspace, length)?;
         Ok((workspace, length))
     }
 
@@ -121,7 +155,7 @@ impl<'m, 'a> Session<'m, 'a> {
     pub fn hidden_states_of(&mut self, tokens: &[Token]) -> Result<&[f32], Error> {
         self.encode_tokens(tokens)?;
         let workspace = Workspace::carve(self.arena, &self.plan)?;
-        let values = tokens.len() * self.model.config().hidden_size;
+        let values = tokens.len() * self.network.model.config().hidden_size;
         Ok(workspace.residual.get(..values).unwrap_or_default())
     }
 
@@ -134,7 +168,7 @@ impl<'m, 'a> Session<'m, 'a> {
         if tokens.is_empty() {
             return Err(Error::EmptyText);
         }
-        encoder::encode(&self.model, self.kernels, &mut workspace, tokens.len())
+        self.network.encode(&mut workspace, tokens.len())
     }
 
     /// [`Session::token_logits`] for tokens that are already there. A head that answers from the
@@ -154,17 +188,17 @@ impl<'m, 'a> Session<'m, 'a> {
     /// # Errors
     /// [`Error::NoSuchHead`], and those of [`Session::encode`].
     pub fn token_logits(&mut self, kind: HeadKind, input: Input<'_>) -> Result<TokenLogits<'_>, Error> {
-        self.model.head(kind)?;
+        self.network.head(kind)?;
         let (_, length) = self.encoded(input)?;
         self.finish_token_logits(kind, length)
     }
 
     fn finish_token_logits(&mut self, kind: HeadKind, length: usize) -> Result<TokenLogits<'_>, Error> {
-        let head = self.model.head(kind)?;
+        let head = self.network.head(kind)?;
         let mut workspace = Workspace::carve(self.arena, &self.plan)?;
-        head::every_token(&self.model, head, self.kernels, &mut workspace, length);
+        head::every_token(&self.network, &head, &mut workspace, length);
         let Workspace { tokens, residual, .. } = workspace;
-        let logits = residual.get(..length * head.labels.len()).unwrap_or_default();
+        let logits = residual.get(..length * head.labels).unwrap_or_default();
         Ok(TokenLogits { tokens: tokens.get(..length).unwrap_or_default(), logits })
     }
 
@@ -186,7 +220,7 @@ impl<'m, 'a> Session<'m, 'a> {
     /// # Errors
     /// [`Error::NoSuchHead`], and those of [`Session::encode`].
     pub fn classify(&mut self, input: Input<'_>) -> Result<&[f32], Error> {
-        let kernels = self.kernels;
+        let kernels = self.network.kernels;
         let logits = self.first_token_logits(HeadKind::Classify, input)?;
         (kernels.softmax)(logits);
         Ok(logits)
@@ -206,10 +240,10 @@ impl<'m, 'a> Session<'m, 'a> {
     /// # Errors
     /// [`Error::NoSuchHead`], and those of [`Session::encode`].
     pub fn first_token_logits(&mut self, kind: HeadKind, input: Input<'_>) -> Result<&mut [f32], Error> {
-        let head = self.model.head(kind)?;
-        let (model, kernels) = (self.model, self.kernels);
+        let network = self.network;
+        let head = network.head(kind)?;
         let (mut workspace, _) = self.encoded(input)?;
-        head::every_token(&model, head, kernels, &mut workspace, 1);
-        Ok(workspace.residual.get_mut(..head.labels.len()).unwrap_or_default())
+        head::every_token(&network, &head, &mut workspace, 1);
+        Ok(workspace.residual.get_mut(..head.labels).unwrap_or_default())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 0..8 | magic `\x89ELECTRT` |
+//! | 0..8 | magic: `\x89ELECTRT` of a model, `\x89ELADAPT` of an adapter, `\x89ELTUNER` of a tuner's state |
 //! | 8..12 | format version |
 //! | 12..16 | flags, 0 |
 //! | 16..24 | payload length in bytes |
@@ -20,12 +20,34 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Bytes of a header; the payload follows.
 pub const HEADER_BYTES: usize = 64;
 
-const MAGIC: [u8; 8] = *b"\x89ELECTRT";
-const CRC_32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// An `.electret` model.
+    Model,
+    /// An [`Adapter`](super::Adapter).
+    Adapter,
+    /// All that a [`Tuner`](crate::tune::Tuner) needs to go on.
+    TunerState,
+}
+
+impl FileKind {
+    const fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Model => *b"\x89ELECTRT",
+            Self::Adapter => *b"\x89ELADAPT",
+            Self::TunerState => *b"\x89ELTUNER",
+        }
+    }
+}
+
+pub(crate) const CRC_32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
 /// A header's fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// What follows.
+    pub kind: FileKind,
     /// Format version.
     pub version: u32,
     /// Bytes after the header.
@@ -36,8 +58,9 @@ pub struct Header {
 
 impl Header {
     /// The header that goes in front of `payload`.
-    pub fn of(payload: &[u8]) -> Self {
+    pub fn of(kind: FileKind, payload: &[u8]) -> Self {
         Self {
+            kind,
             version: FORMAT_VERSION,
             payload_length: payload.len() as u64,
             payload_crc: CRC_32C.checksum(payload),
@@ -47,7 +70,7 @@ impl Header {
     /// As it stands in a file.
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[0..8].copy_from_slice(&self.kind.magic());
         bytes[8..12].copy_from_slice(&self.version.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.payload_length.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.payload_crc.to_le_bytes());
@@ -60,15 +83,19 @@ impl Header {
     ///
     /// # Errors
     /// In this order: too few bytes, wrong magic, wrong byte order, a later version, damage.
-    pub fn parse(file: &[u8]) -> Result<Self, Error> {
+    pub fn parse(kind: FileKind, file: &[u8]) -> Result<Self, Error> {
         let Some(bytes) = file.first_chunk::<HEADER_BYTES>() else {
             return Err(Error::FileTruncated { expected: 64, found: file.len() as u64 });
         };
         let word = |at: usize| {
             bytes.get(at..at + 4).and_then(<[u8]>::first_chunk).map_or(0, |b| u32::from_le_bytes(*b))
         };
-        if !bytes.starts_with(&MAGIC) {
-            return Err(Error::NotAnElectretFile);
+        if !bytes.starts_with(&kind.magic()) {
+            return Err(match kind {
+                FileKind::Model => Error::NotAnElectretFile,
+                FileKind::Adapter => Error::NotAnAdapter,
+                FileKind::TunerState => Error::NotATunerState,
+            });
         }
         let version = word(8);
         if version != 0 && version.swap_bytes() <= FORMAT_VERSION {
@@ -81,7 +108,7 @@ impl Header {
             return Err(Error::HeaderDamaged);
         }
         let payload_length = u64::from(word(16)) | u64::from(word(20)) << 32;
-        Ok(Self { version, payload_length, payload_crc: word(24) })
+        Ok(Self { kind, version, payload_length, payload_crc: word(24) })
     }
 
     /// The payload behind the header, whole and undamaged.

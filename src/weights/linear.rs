@@ -34,7 +34,7 @@ impl Linear {
 }
 
 impl Norm {
-    /// Weight and bias as native floats, without a copy.
+    /// As the kernels take it, without a copy.
     pub fn layer_norm(&self, epsilon: f32) -> LayerNorm<'_> {
         LayerNorm { weight: native(&self.weight), bias: native(&self.bias), epsilon }
     }

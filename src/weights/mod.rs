@@ -4,14 +4,18 @@
 //! whatever the bytes, it answers in time linear in their number with a model whose every part has
 //! the shape its config says, or with an error that names the field.
 
+mod adapter;
 pub mod format;
 mod header;
 mod linear;
 #[cfg(feature = "std")]
 pub mod owned;
+pub mod strategy;
 
+pub use adapter::{Adapter, Labels};
+pub(crate) use adapter::{LowRank, check_labels, head_width};
 pub use format::{Channels, HeadKind, Tile};
-pub use header::{FORMAT_VERSION, HEADER_BYTES, Header};
+pub use header::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header};
 #[cfg(feature = "std")]
 pub use owned::AlignedBytes;
 
@@ -33,6 +37,7 @@ pub struct Model<'m> {
     root: &'m Root,
     config: ElectraConfig,
     bytes: usize,
+    payload_crc: u32,
 }
 
 impl<'m> Model<'m> {
@@ -46,12 +51,12 @@ impl<'m> Model<'m> {
         if !file.as_ptr().addr().is_multiple_of(64) {
             return Err(Error::ModelMisaligned);
         }
-        let header = Header::parse(file)?;
+        let header = Header::parse(FileKind::Model, file)?;
         let payload = header.payload(file)?;
         let root = rkyv::api::low::access::<Root, Failure>(payload).map_err(|_| Error::InvalidArchive)?;
         let config = checked_config(root)?;
         check_parts(root, &config)?;
-        Ok(Self { root, config, bytes: HEADER_BYTES + payload.len() })
+        Ok(Self { root, config, bytes: HEADER_BYTES + payload.len(), payload_crc: header.payload_crc })
     }
 
     /// Reads a file from a stream into `buffer`, which starts at a multiple of 64 bytes, and opens
@@ -64,7 +69,8 @@ impl<'m> Model<'m> {
         let too_small = |needed| Error::ModelBufferTooSmall { needed, found };
         let start = buffer.get_mut(..HEADER_BYTES).ok_or(too_small(HEADER_BYTES as u64))?;
         reader.read_exact(start).map_err(|_| Error::ReadFailed)?;
-        let needed = Header::parse(start)?.payload_length.saturating_add(HEADER_BYTES as u64);
+        let needed =
+            Header::parse(FileKind::Model, start)?.payload_length.saturating_add(HEADER_BYTES as u64);
         let end = usize::try_from(needed).unwrap_or(usize::MAX);
         let rest = buffer.get_mut(HEADER_BYTES..end).ok_or(too_small(needed))?;
         reader.read_exact(rest).map_err(|_| Error::ReadFailed)?;
@@ -86,6 +92,11 @@ impl<'m> Model<'m> {
         self.bytes
     }
 
+    /// What binds an adapter to this model: the CRC-32C of the file's payload, and its length.
+    pub fn fingerprint(&self) -> [u32; 2] {
+        [self.payload_crc, (self.bytes - HEADER_BYTES) as u32]
+    }
+
     /// The head of that kind.
     ///
     /// # Errors
@@ -104,6 +115,19 @@ pub fn access_vocabulary(archive: &[u8]) -> Result<&format::Vocabulary, Error> {
 }
 
 impl HeadKind {
+    /// The kind whose place in the enumeration that is.
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Detect,
+            1 => Self::FillMask,
+            2 => Self::Classify,
+            3 => Self::Regress,
+            4 => Self::Tag,
+            5 => Self::Answer,
+            _ => return None,
+        })
+    }
+
     /// As the command and errors call it.
     pub const fn name(self) -> &'static str {
         match self {

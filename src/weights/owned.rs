@@ -180,7 +180,7 @@ impl Root {
     pub fn to_file(&self) -> Vec<u8> {
         let archive = rkyv::to_bytes::<rancor::Panic>(self);
         let Ok(payload) = archive;
-        let mut file = header::Header::of(&payload).to_bytes().to_vec();
+        let mut file = header::Header::of(header::FileKind::Model, &payload).to_bytes().to_vec();
         file.extend_from_slice(&payload);
         file
     }

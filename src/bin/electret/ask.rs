@@ -1,7 +1,6 @@
 //! The verbs that ask a model about text.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -9,10 +8,10 @@ use electret::kernels::lanes::sigmoid;
 use electret::tasks::Pooling;
 use electret::text::{Input, Token};
 use electret::weights::AlignedBytes;
-use electret::{HeadKind, Model, Plan, Session};
+use electret::{Adapter, HeadKind, Model, Plan, Session};
 use serde_json::{Value, json};
 
-use super::{ModelFile, Output, each_text, is_terminal, read_model};
+use super::{AdapterFile, ModelFile, Output, each_text, is_terminal};
 
 /// P(replaced) of each token: which words do not belong?
 ///
@@ -23,6 +22,8 @@ pub struct Detect {
     text: String,
     #[command(flatten)]
     model: ModelFile,
+    #[command(flatten)]
+    adapter: AdapterFile,
     /// Tokens at least so likely to be replaced are marked.
     #[arg(long, default_value_t = 0.5)]
     threshold: f32,
@@ -32,14 +33,15 @@ pub struct Detect {
 
 /// Which label has the text?
 ///
-/// Example: electret classify --model intents.electret "play some jazz"
+/// Example: electret classify --model intents.electret --adapter mine.adapter "play some jazz"
 #[derive(Args)]
 pub struct Classify {
     /// The text, or - for one a line from stdin.
     text: String,
-    /// An .electret file with a classification or regression head.
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelFile,
+    #[command(flatten)]
+    adapter: AdapterFile,
     /// The second text of a pair.
     #[arg(long)]
     pair: Option<String>,
@@ -54,9 +56,10 @@ pub struct Classify {
 pub struct Tag {
     /// The text, or - for one a line from stdin.
     text: String,
-    /// An .electret file with a tagging head.
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelFile,
+    #[command(flatten)]
+    adapter: AdapterFile,
     #[command(flatten)]
     asking: Asking,
 }
@@ -87,9 +90,10 @@ pub struct Answer {
     /// The text that holds the answer.
     #[arg(long)]
     context: String,
-    /// An .electret file with a question answering head.
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelFile,
+    #[command(flatten)]
+    adapter: AdapterFile,
     #[command(flatten)]
     output: Output,
 }
@@ -104,11 +108,17 @@ struct Asking {
 }
 
 /// Opens a session for the longest sequence of the model and hands it over.
-fn with_session<T>(bytes: &AlignedBytes, work: impl FnOnce(Session<'_, '_>) -> Result<T>) -> Result<T> {
+fn with_session<T>(
+    bytes: &AlignedBytes,
+    adapter: &AdapterFile,
+    work: impl FnOnce(Session<'_, '_>) -> Result<T>,
+) -> Result<T> {
     let model = Model::open(bytes.as_slice())?;
+    let file = adapter.bytes()?;
+    let adapter = file.as_ref().map(|file| Adapter::open(file.as_slice(), &model)).transpose()?;
     let plan = Plan::inference(model.config(), model.config().max_position_embeddings);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
-    work(Session::new(model, arena.as_mut_slice(), plan.tokens)?)
+    work(Session::new(model, arena.as_mut_slice(), plan.tokens)?.with_adapter(adapter)?)
 }
 
 impl Detect {
@@ -116,7 +126,7 @@ impl Detect {
         if !(0.0..=1.0).contains(&self.threshold) {
             bail!("--threshold {}: a probability between 0 and 1 is expected", self.threshold);
         }
-        with_session(&self.model.bytes()?, |mut session| {
+        with_session(&self.model.bytes()?, &self.adapter, |mut session| {
             each_text(&self.text, |text| {
                 let input = Input { truncate: self.asking.truncate, ..text.into() };
                 let found = session.token_logits(HeadKind::Detect, input)?;
@@ -169,12 +179,12 @@ impl Detect {
 
 impl Classify {
     pub fn run(&self) -> Result<()> {
-        with_session(&read_model(&self.model)?, |mut session| {
+        with_session(&self.model.bytes()?, &self.adapter, |mut session| {
             each_text(&self.text, |text| {
                 let truncate = self.asking.truncate;
                 let input = Input { text, pair: self.pair.as_deref(), truncate };
                 let mut out = std::io::stdout().lock();
-                if session.model().head(HeadKind::Regress).is_ok() {
+                if session.label_count(HeadKind::Regress).is_ok() {
                     let value = session.regress(input)?;
                     if self.asking.output.json {
                         writeln!(out, "{}", json!({ "value": value }))?;
@@ -183,9 +193,8 @@ impl Classify {
                     }
                     return Ok(());
                 }
-                let head = session.model().head(HeadKind::Classify)?;
+                let labels = session.label_names(HeadKind::Classify)?;
                 let scores = session.classify(input)?;
-                let labels = head.labels.iter().map(|label| label.as_str());
                 let mut rows: Vec<(&str, f32)> = labels.zip(scores.iter().copied()).collect();
                 rows.sort_by(|a, b| b.1.total_cmp(&a.1));
                 if self.asking.output.json {
@@ -205,15 +214,15 @@ impl Classify {
 
 impl Tag {
     pub fn run(&self) -> Result<()> {
-        with_session(&read_model(&self.model)?, |mut session| {
-            let head = session.model().head(HeadKind::Tag)?;
+        with_session(&self.model.bytes()?, &self.adapter, |mut session| {
+            let labels: Vec<&str> = session.label_names(HeadKind::Tag)?.collect();
             each_text(&self.text, |text| {
                 let input = Input { truncate: self.asking.truncate, ..text.into() };
                 let found = session.token_logits(HeadKind::Tag, input)?;
-                let words = Word::all(found.tokens, found.logits, head.labels.len());
+                let words = Word::all(found.tokens, found.logits, labels.len());
                 let mut out = std::io::stdout().lock();
                 let part = |word: &Word| text.get(word.start..word.end).unwrap_or_default();
-                let label = |word: &Word| head.labels[word.label].as_str();
+                let label = |word: &Word| labels[word.label];
                 if self.asking.output.json {
                     let rows: Vec<Value> = words
                         .iter()
@@ -265,7 +274,7 @@ impl Word {
 impl Embed {
     pub fn run(&self) -> Result<()> {
         let pooling = if self.pooling == "first" { Pooling::First } else { Pooling::Mean };
-        with_session(&self.model.bytes()?, |mut session| {
+        with_session(&self.model.bytes()?, &AdapterFile::default(), |mut session| {
             each_text(&self.text, |text| {
                 let input = Input { truncate: self.asking.truncate, ..text.into() };
                 let embedding = session.embed(input, pooling)?;
@@ -284,7 +293,7 @@ impl Embed {
 
 impl Answer {
     pub fn run(&self) -> Result<()> {
-        with_session(&read_model(&self.model)?, |mut session| {
+        with_session(&self.model.bytes()?, &self.adapter, |mut session| {
             let found = session.answer(&self.question, &self.context)?;
             let answer = self.context.get(found.start..found.end).unwrap_or_default();
             let mut out = std::io::stdout().lock();

@@ -11,10 +11,10 @@ use electret::quantize::quantize;
 use electret::tasks::Batch;
 use electret::text::Token;
 use electret::weights::{AlignedBytes, Channels, Tile};
-use electret::{ElectraConfig, HeadKind, Model, Plan, Session};
+use electret::{HeadKind, Model, Plan, Session};
 use serde_json::{Value, json};
 
-use super::{ModelFile, Output};
+use super::{ModelFile, Output, preset};
 
 /// Milliseconds a sequence, tokens a second, GOP/s, and the share of this machine's measured peak.
 ///
@@ -87,9 +87,7 @@ impl Bench {
     /// The model's bytes: a file's, the built-in one's, or random ones.
     fn subject(&self) -> Result<AlignedBytes> {
         let Some(name) = &self.preset else { return self.model.bytes() };
-        let config = ElectraConfig::preset(name)
-            .with_context(|| format!("--preset {name}: tiny, small, base or large"))?;
-        let checkpoint = Checkpoint::random(name, config, 1);
+        let checkpoint = Checkpoint::random(name, preset(name)?, 1);
         Ok(AlignedBytes::copy_of(&quantize(&checkpoint, "random weights", "none")?))
     }
 

@@ -15,6 +15,7 @@ mod inspect;
 mod plan;
 #[cfg(feature = "train")]
 mod train;
+mod tune;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use electret::ElectraConfig;
 use electret::weights::AlignedBytes;
 
 /// ELECTRA that stays on the device: ask, convert, check and train int8 models.
@@ -45,12 +47,14 @@ enum Verb {
     Kernels(inspect::Kernels),
     Plan(plan::PlanVerb),
     Bench(bench::Bench),
+    Tune(tune::Tune),
+    Evaluate(tune::Evaluate),
     #[cfg(feature = "train")]
     Corpus(train::CorpusVerb),
     #[cfg(feature = "train")]
     Pretrain(train::Pretrain),
     #[cfg(feature = "train")]
-    Evaluate(train::Evaluate),
+    Heldout(train::Heldout),
     #[cfg(feature = "train")]
     Export(train::Export),
 }
@@ -71,6 +75,21 @@ struct ModelFile {
     model: Option<PathBuf>,
 }
 
+/// What was learned on top of the model.
+#[derive(Args, Default)]
+struct AdapterFile {
+    /// An .adapter file of this model, made by `electret tune`.
+    #[arg(long, value_name = "FILE")]
+    adapter: Option<PathBuf>,
+}
+
+impl AdapterFile {
+    /// The file's bytes, where there is one.
+    fn bytes(&self) -> Result<Option<AlignedBytes>> {
+        self.adapter.as_deref().map(read_model).transpose()
+    }
+}
+
 /// electret-tiny, so that the command runs from anywhere.
 const BUILT_IN: &[u8] = include_bytes!("../../../models/electret-tiny.electret");
 
@@ -82,6 +101,11 @@ impl ModelFile {
             None => Ok(AlignedBytes::copy_of(BUILT_IN)),
         }
     }
+}
+
+/// The shape that `--preset` names.
+fn preset(name: &str) -> Result<ElectraConfig> {
+    ElectraConfig::preset(name).with_context(|| format!("--preset {name}: tiny, small, base or large"))
 }
 
 fn read_model(path: &Path) -> Result<AlignedBytes> {
@@ -132,12 +156,14 @@ fn main() -> ExitCode {
         Verb::Kernels(verb) => verb.run(),
         Verb::Plan(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
+        Verb::Tune(verb) => verb.run(),
+        Verb::Evaluate(verb) => verb.run(),
         #[cfg(feature = "train")]
         Verb::Corpus(verb) => verb.run(),
         #[cfg(feature = "train")]
         Verb::Pretrain(verb) => verb.run(),
         #[cfg(feature = "train")]
-        Verb::Evaluate(verb) => verb.run(),
+        Verb::Heldout(verb) => verb.run(),
         #[cfg(feature = "train")]
         Verb::Export(verb) => verb.run(),
     };

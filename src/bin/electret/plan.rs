@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use electret::plan::BLOCK_ROWS;
-use electret::{ElectraConfig, Model, Plan};
+use electret::{ElectraConfig, Model, Plan, Strategy, TuningPlan};
 use serde_json::{Value, json};
 
-use super::{ModelFile, Output};
+use super::{ModelFile, Output, preset};
 
 /// Bytes of arena and flash, and the boards that hold them.
 ///
@@ -21,6 +21,12 @@ pub struct PlanVerb {
     /// Longest sequence in tokens, special tokens included; without it 128, or the model's longest.
     #[arg(long)]
     seq: Option<usize>,
+    /// Room for learning too: head, bias[:LAYERS], lora:RANK:LAYERS[:qkvaio or all], joined by +.
+    #[arg(long, value_name = "STRATEGY")]
+    tune: Option<String>,
+    /// Labels of the head that is learned.
+    #[arg(long, default_value_t = 2)]
+    labels: usize,
     #[command(flatten)]
     output: Output,
 }
@@ -48,8 +54,16 @@ impl PlanVerb {
             "--seq {tokens}: this model takes 3 to {} tokens",
             config.max_position_embeddings
         );
-        let plan = Plan::inference(&config, tokens);
-        let arena = plan.bytes();
+        let inference = Plan::inference(&config, tokens).bytes();
+        let arena = match &self.tune {
+            None => inference,
+            Some(text) => {
+                let strategy = Strategy::parse(text).with_context(|| {
+                    format!("--tune {text}: head, bias, lora:RANK:LAYERS or several joined by +")
+                })?;
+                TuningPlan::new(&config, tokens, strategy, self.labels).bytes()
+            }
+        };
         let boards: Vec<&str> = BOARDS
             .iter()
             .filter(|&&(_, ram, flash)| arena + STACK <= ram && weights + CODE <= flash)
@@ -62,12 +76,18 @@ impl PlanVerb {
         if self.output.json {
             say!(
                 "{}",
-                json!({"arena_bytes": arena, "weights_bytes": weights, "block_rows": BLOCK_ROWS,
+                json!({"arena_bytes": arena, "inference_bytes": inference, "weights_bytes": weights, "block_rows": BLOCK_ROWS,
                        "blocks": blocks, "boards": boards})
             );
             return Ok(());
         }
         say!("arena    {arena:>10} bytes ({:.1} KiB) for {} tokens", arena as f64 / 1024.0, tokens);
+        if let Some(strategy) = &self.tune {
+            say!(
+                "         {inference:>10} of them for answering, {} more for learning ({strategy})",
+                arena - inference
+            );
+        }
         say!("weights  {weights:>10} bytes ({:.1} MiB)", weights as f64 / (1 << 20) as f64);
         say!("blocks of rows, and the arena they take:");
         for row in &blocks {
@@ -86,8 +106,7 @@ impl PlanVerb {
     /// The shape, and the bytes of its int8 weights: the file's, or an estimate for a preset.
     fn subject(&self) -> Result<(ElectraConfig, usize)> {
         if let Some(name) = &self.preset {
-            let config = ElectraConfig::preset(name)
-                .with_context(|| format!("--preset {name}: tiny, small, base or large"))?;
+            let config = preset(name)?;
             return Ok((config, config.weight_bytes()));
         }
         let bytes = self.model.bytes()?;

@@ -112,9 +112,9 @@ enum Objectives {
 
 /// How well a run's discriminator, in f32 and in int8, tells replaced tokens of held-out text.
 ///
-/// Example: electret evaluate run/ --corpus corpus/ --model tiny.electret
+/// Example: electret heldout run/ --corpus corpus/ --model tiny.electret
 #[derive(Args)]
-pub struct Evaluate {
+pub struct Heldout {
     /// The run.
     run: PathBuf,
     /// Its corpus.
@@ -210,7 +210,7 @@ impl Pretrain {
     }
 }
 
-impl Evaluate {
+impl Heldout {
     pub fn run(&self) -> Result<()> {
         let corpus = Corpus::open(&self.corpus)?;
         let run = Run::open(&self.run)?;

@@ -1,0 +1,359 @@
+//! The backward pass through one layer, from its saved input alone: what the forward pass computed is
+//! computed again, block by block of rows, by the same code.
+//!
+//! In comes dL/d(layer output) `[length, hidden]`, out goes dL/d(layer input) in the same place, and the
+//! gradients of the layer's trained tensors are added up. Two passes:
+//!
+//! 1. Rows are independent from the output down to the heads' contexts: LayerNorm, feed-forward, LayerNorm,
+//!    attention output. That leaves d(context) in the residual stream's place, and d(x + attention).
+//! 2. Heads are independent from the contexts down to queries, keys and values; one at a time.
+
+use core::ops::Range;
+
+use super::attention::{Attention, MAX_HEAD};
+use super::{
+    AdaptedLayer, Block, Columns, DenseGradient, KeyValues, Scratch, Transposing, Workspace, add_and_norm,
+};
+use crate::kernels::{KernelSet, LayerNorm, RowScale};
+use crate::weights::Tile;
+use crate::weights::strategy::{Layout, NormPart, Part};
+
+/// What a backward pass needs beside the forward pass's arena.
+pub(crate) struct BackwardSpace<'a> {
+    /// `[tokens, hidden]`: the gradient that goes down.
+    pub gradient: &'a mut [f32],
+    /// Quantised queries of the layer at work, `[heads][tokens][head_size/8 · 8]`.
+    pub queries: &'a mut [i8],
+    /// Their scales, `[heads][tokens]`.
+    pub query_scales: &'a mut [RowScale],
+    /// Tiles that were turned.
+    pub tiles: &'a mut [Tile],
+    /// One row of gradients, as wide as the widest layer's outputs.
+    pub row: &'a mut [f32],
+    /// Products with a strip of turned tiles.
+    pub out: &'a mut [f32],
+}
+
+/// The gradients of all trained tensors, where [`Layout`] puts them.
+pub(crate) struct Gradients<'g> {
+    pub layout: &'g Layout,
+    pub values: &'g mut [f32],
+}
+
+impl Gradients<'_> {
+    fn dense(&mut self, layer: usize, part: Part) -> DenseGradient<'_> {
+        let (a, b) = self.layout.low_rank(layer, part).unwrap_or_default();
+        let bias = self.layout.bias(layer, part).unwrap_or_default();
+        match self.values.get_disjoint_mut([bias, a, b]) {
+            Ok([bias, a, b]) => DenseGradient { bias, a, b },
+            Err(_) => DenseGradient::default(),
+        }
+    }
+
+    fn norm(&mut self, layer: usize, norm: NormPart) -> (&mut [f32], &mut [f32]) {
+        let (weight, bias) = self.layout.norm(layer, norm).unwrap_or_default();
+        match self.values.get_disjoint_mut([weight, bias]) {
+            Ok([weight, bias]) => (weight, bias),
+            Err(_) => Default::default(),
+        }
+    }
+
+    /// Whether anything of a dense layer is trained.
+    fn trains(&self, layer: usize, part: Part) -> bool {
+        self.layout.low_rank(layer, part).is_some() || self.layout.bias(layer, part).is_some()
+    }
+}
+
+/// One layer's backward pass.
+pub(crate) struct Backward<'a> {
+    pub layer: AdaptedLayer<'a>,
+    pub kernels: &'a KernelSet,
+    pub length: usize,
+    /// The layer's input `[length, hidden]`, f16.
+    pub input: &'a [u16],
+    /// Whether a layer below wants d(layer input).
+    pub goes_on: bool,
+}
+
+/// What a pass works in.
+struct Space<'w, 'a> {
+    cache: &'w mut KeyValues<'a>,
+    block: &'w mut Block<'a>,
+    /// d(context) `[tokens, hidden]` between the passes, then d(query).
+    contexts: &'w mut [f32],
+    backward: &'w mut BackwardSpace<'a>,
+}
+
+impl Backward<'_> {
+    /// Runs both passes over `backward.gradient`.
+    pub fn run<'a>(
+        &self,
+        workspace: &mut Workspace<'a>,
+        backward: &mut BackwardSpace<'a>,
+        gradients: &mut Gradients<'_>,
+    ) {
+        let Workspace { residual, cache, block, .. } = workspace;
+        // Two rows of int8 stand for one of gradients.
+        let at_once = (block.scales.len() / 2).max(1);
+        let attention = Attention::new(self.layer, self.kernels, self.length);
+        let hidden = self.layer.config.hidden_size;
+        let mut space = Space { cache, block, contexts: residual, backward };
+        for first in (0..self.length).step_by(at_once) {
+            let n = at_once.min(self.length - first);
+            let Block { rows, scales, wide, narrow } = space.block;
+            let (x, wide) = wide.split_at_mut_checked(n * hidden).unwrap_or_default();
+            self.input_rows(first, x);
+            attention.keys_and_values(space.cache, &mut Block { rows, scales, wide, narrow }, first, x);
+        }
+        for first in (0..self.length).step_by(at_once) {
+            self.rows(&attention, first..self.length.min(first + at_once), &mut space, gradients);
+        }
+        for head in 0..self.layer.config.num_attention_heads {
+            self.head(&attention, head, at_once, &mut space, gradients);
+        }
+        self.queries(at_once, &mut space, gradients);
+    }
+
+    /// The layer's input from row `first` on, as many rows as `x` `[n, hidden]` has.
+    fn input_rows(&self, first: usize, x: &mut [f32]) {
+        let input = self.input.get(first * self.layer.config.hidden_size..).unwrap_or_default();
+        for (x, &bits) in x.iter_mut().zip(input) {
+            *x = half::f16::from_bits(bits).to_f32_const();
+        }
+    }
+
+    /// The first pass over a block of rows: forward from the input to the layer's output, and back to the
+    /// contexts.
+    fn rows(
+        &self,
+        attention: &Attention<'_>,
+        rows: Range<usize>,
+        space: &mut Space<'_, '_>,
+        gradients: &mut Gradients<'_>,
+    ) {
+        let Self { layer, kernels, .. } = self;
+        let (config, index, n) = (layer.config, layer.index, rows.len());
+        let wide_rows = config.intermediate_size.max(self.length);
+        let [attention_output, intermediate, output] =
+            [Part::AttentionOutput, Part::Intermediate, Part::Output].map(|part| layer.dense(part));
+        let norms = [NormPart::Attention, NormPart::Output].map(|part| layer.norm(part));
+
+        let narrow = &mut *space.block.narrow;
+        let mut carver = Parts(space.block.wide);
+        let [context, sum1, x1, sum2] = core::array::from_fn(|_| carver.take(n * config.hidden_size));
+        let [h, g] = core::array::from_fn(|_| carver.take(n * wide_rows));
+
+        let mut scratch = Scratch { rows: space.block.rows, scales: space.block.scales };
+        self.input_rows(rows.start, sum1);
+        layer.dense(Part::Query).forward(kernels, &mut scratch, sum1, sum2);
+        let scores = h.get_mut(..n * self.length).unwrap_or_default();
+        attention.contexts(space.cache, &mut scratch, narrow, sum2, scores, context);
+        self.save_queries(attention, rows.start, sum2, space.backward);
+        attention_output.forward(kernels, &mut scratch, context, x1);
+        (kernels.combine)(&[1.0], x1, sum1);
+        x1.copy_from_slice(sum1);
+        add_and_norm(kernels, &norms[0], x1, &[]);
+        let h = h.get_mut(..n * config.intermediate_size).unwrap_or_default();
+        let g = g.get_mut(..n * config.intermediate_size).unwrap_or_default();
+        intermediate.forward(kernels, &mut scratch, x1, h);
+        g.copy_from_slice(h);
+        (kernels.gelu)(g);
+        output.forward(kernels, &mut scratch, g, sum2);
+        (kernels.combine)(&[1.0], x1, sum2);
+
+        let here = rows.start * config.hidden_size..rows.end * config.hidden_size;
+        let d = space.backward.gradient.get_mut(here.clone()).unwrap_or_default();
+        let mut turning = Transposing {
+            rows: scratch.rows,
+            scales: scratch.scales,
+            tiles: space.backward.tiles,
+            row: space.backward.row,
+            out: space.backward.out,
+        };
+        norm_backward(kernels, &norms[1], d, sum2, gradients.norm(index, NormPart::Output));
+        let dy = Columns::all(output.linear, d);
+        output.gradients(kernels, &mut gradients.dense(index, Part::Output), g, dy);
+        g.fill(0.0);
+        output.backward(kernels, &mut turning, dy, g);
+        (kernels.gelu_backward)(g, h);
+        let dy = Columns::all(intermediate.linear, g);
+        intermediate.gradients(kernels, &mut gradients.dense(index, Part::Intermediate), x1, dy);
+        intermediate.backward(kernels, &mut turning, dy, d);
+        norm_backward(kernels, &norms[0], d, sum1, gradients.norm(index, NormPart::Attention));
+        let dy = Columns::all(attention_output.linear, d);
+        attention_output.gradients(kernels, &mut gradients.dense(index, Part::AttentionOutput), context, dy);
+        let context_gradient = space.contexts.get_mut(here).unwrap_or_default();
+        context_gradient.fill(0.0);
+        attention_output.backward(kernels, &mut turning, dy, context_gradient);
+    }
+
+    /// Keeps a block's queries as the forward pass saw them.
+    fn save_queries(
+        &self,
+        attention: &Attention<'_>,
+        first: usize,
+        queries: &[f32],
+        backward: &mut BackwardSpace<'_>,
+    ) {
+        let (hidden, size) = (self.layer.config.hidden_size, self.layer.config.head_size());
+        let depth = size.next_multiple_of(8);
+        for (token, query) in (first..).zip(queries.chunks_exact(hidden)) {
+            for (head, query) in query.chunks_exact(size).enumerate() {
+                let place = head * self.length + token;
+                let row = backward.queries.get_mut(place * depth..(place + 1) * depth).unwrap_or_default();
+                let scale = attention.quantize_query(query, row);
+                if let Some(place) = backward.query_scales.get_mut(place) {
+                    *place = scale;
+                }
+            }
+        }
+    }
+
+    /// The second pass over one head: d(context) becomes d(query) in its place, and keys and values are
+    /// followed down.
+    ///
+    /// With S = q·kᵀ/√d, P = softmax(S), context = P·v: dv = Pᵀ·dc, dP = dc·vᵀ, dS = P∘(dP − Σ P∘dP),
+    /// dq = dS·k/√d, dk = dSᵀ·q/√d.
+    fn head(
+        &self,
+        attention: &Attention<'_>,
+        head: usize,
+        at_once: usize,
+        space: &mut Space<'_, '_>,
+        gradients: &mut Gradients<'_>,
+    ) {
+        let Self { kernels, length, .. } = *self;
+        let (hidden, size) = (self.layer.config.hidden_size, self.layer.config.head_size());
+        let depth = size.next_multiple_of(8);
+        let mut carver = Parts(space.block.wide);
+        let [keys, values, dkeys, dvalues] = core::array::from_fn(|_| carver.take(length * size));
+        let [probabilities, slopes] = [carver.take(at_once * length), carver.take(length)];
+        attention.dequantize(space.cache, head, keys, values);
+        dkeys.fill(0.0);
+        dvalues.fill(0.0);
+        let BackwardSpace { queries, query_scales, .. } = &*space.backward;
+        for first in (0..length).step_by(at_once) {
+            let n = at_once.min(length - first);
+            let place = head * length + first;
+            let queries = queries.get(place * depth..(place + n) * depth).unwrap_or_default();
+            let scales = query_scales.get(place..place + n).unwrap_or_default();
+            let probabilities = probabilities.get_mut(..n * length).unwrap_or_default();
+            attention.scores(space.cache, head, queries, scales, probabilities);
+            let contexts = space.contexts.chunks_exact_mut(hidden).skip(first);
+            let rows = queries.chunks_exact(depth).zip(scales).zip(probabilities.chunks_exact_mut(length));
+            for (((query, scale), p), context) in rows.zip(contexts) {
+                let dcontext = context.get_mut(head * size..(head + 1) * size).unwrap_or_default();
+                (kernels.softmax)(p);
+                (kernels.spread)(p, dcontext, dvalues);
+                (kernels.dots)(values, dcontext, slopes);
+                (kernels.softmax_backward)(slopes, p);
+                let mut row = [0.0; MAX_HEAD];
+                let row = row.get_mut(..size).unwrap_or_default();
+                for (x, &q) in row.iter_mut().zip(query) {
+                    *x = (i32::from(q ^ kernels.flip as i8) - scale.zero_point) as f32 * scale.scale;
+                }
+                (kernels.spread)(slopes, row, dkeys);
+                dcontext.fill(0.0);
+                (kernels.combine)(slopes, keys, dcontext);
+                for x in dcontext {
+                    *x *= attention.attention_scale();
+                }
+            }
+        }
+        for (part, values) in [(Part::Key, &*dkeys), (Part::Value, &*dvalues)] {
+            if !self.goes_on && !gradients.trains(self.layer.index, part) {
+                continue;
+            }
+            for first in (0..length).step_by(at_once) {
+                let n = at_once.min(length - first);
+                let values = values.get(first * size..(first + n) * size).unwrap_or_default();
+                let dy = Columns { first: head * size, width: size, values };
+                let mut turning = Transposing {
+                    rows: space.block.rows,
+                    scales: space.block.scales,
+                    tiles: space.backward.tiles,
+                    row: space.backward.row,
+                    out: space.backward.out,
+                };
+                let down = Down { part, first, turning: &mut turning, input: space.block.narrow };
+                self.down(down, dy, space.backward.gradient, gradients);
+            }
+        }
+    }
+
+    /// d(query) of all heads, followed down.
+    fn queries(&self, at_once: usize, space: &mut Space<'_, '_>, gradients: &mut Gradients<'_>) {
+        let hidden = self.layer.config.hidden_size;
+        if !self.goes_on && !gradients.trains(self.layer.index, Part::Query) {
+            return;
+        }
+        for first in (0..self.length).step_by(at_once) {
+            let n = at_once.min(self.length - first);
+            let values = space.contexts.get(first * hidden..(first + n) * hidden).unwrap_or_default();
+            let mut turning = Transposing {
+                rows: space.block.rows,
+                scales: space.block.scales,
+                tiles: space.backward.tiles,
+                row: space.backward.row,
+                out: space.backward.out,
+            };
+            let input = &mut *space.block.narrow;
+            let down = Down { part: Part::Query, first, turning: &mut turning, input };
+            self.down(down, Columns { first: 0, width: hidden, values }, space.backward.gradient, gradients);
+        }
+    }
+
+    /// From a block of gradients at the outputs of query, key or value to their tensors' and the layer's
+    /// input's.
+    fn down(&self, down: Down<'_, '_>, dy: Columns<'_>, gradient: &mut [f32], gradients: &mut Gradients<'_>) {
+        let hidden = self.layer.config.hidden_size;
+        let Down { part, first, turning, input } = down;
+        let n = dy.values.len() / dy.width;
+        let dense = self.layer.dense(part);
+        if gradients.trains(self.layer.index, part) {
+            let x = input.get_mut(..n * hidden).unwrap_or_default();
+            self.input_rows(first, x);
+            dense.gradients(self.kernels, &mut gradients.dense(self.layer.index, part), x, dy);
+        }
+        if self.goes_on {
+            let dx = gradient.get_mut(first * hidden..(first + n) * hidden).unwrap_or_default();
+            dense.backward(self.kernels, turning, dy, dx);
+        }
+    }
+}
+
+/// A block on its way down.
+struct Down<'d, 's> {
+    part: Part,
+    /// Its first row.
+    first: usize,
+    turning: &'d mut Transposing<'s>,
+    /// Room for the layer's input.
+    input: &'d mut [f32],
+}
+
+/// [`KernelSet::norm_backward`] over a block of rows.
+fn norm_backward(
+    kernels: &KernelSet,
+    norm: &LayerNorm<'_>,
+    d: &mut [f32],
+    z: &mut [f32],
+    (dweight, dbias): (&mut [f32], &mut [f32]),
+) {
+    let width = norm.weight.len();
+    for (d, z) in d.chunks_exact_mut(width).zip(z.chunks_exact_mut(width)) {
+        (kernels.norm_backward)(d, z, norm, dweight, dbias);
+    }
+}
+
+/// Parts of a scratch buffer, one after another; an empty one where there is no room.
+struct Parts<'w>(&'w mut [f32]);
+
+impl<'w> Parts<'w> {
+    fn take(&mut self, count: usize) -> &'w mut [f32] {
+        let whole = core::mem::take(&mut self.0);
+        let (part, rest) = whole.split_at_mut_checked(count).unwrap_or_default();
+        self.0 = rest;
+        part
+    }
+}

@@ -1,0 +1,316 @@
+//! A dense layer in both directions: y = W·x + b through int8 tiles, with what an adapter adds to it; and
+//! back, dx = Wᵀ·dy through the same tiles, transposed as they are read.
+//!
+//! Forward, a row of activations is quantised to 8 bits. Backward, gradients keep 16: a row goes in as two
+//! rows of int8, what 8 bits say and what they leave over. Rounding an activation counts as the identity in
+//! the backward pass (the straight-through estimator, Bengio et al. 2013), so that the gradient is that of
+//! the network that runs.
+
+use crate::kernels::{KernelSet, Matmul, RowScale};
+use crate::weights::format::Linear;
+use crate::weights::strategy::MAX_RANK;
+use crate::weights::{Channels, LowRank, Tile, native};
+
+/// A dense layer as it runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Dense<'a> {
+    /// The frozen weights.
+    pub linear: &'a Linear,
+    /// `[outputs]`, added to the bias; or empty.
+    pub bias: &'a [f32],
+    /// A low-rank update.
+    pub low_rank: Option<LowRank<'a>>,
+}
+
+/// The buffers that a dense layer works in.
+pub(crate) struct Scratch<'s> {
+    /// int8 input rows.
+    pub rows: &'s mut [i8],
+    /// Their scales.
+    pub scales: &'s mut [RowScale],
+}
+
+impl<'a> From<&'a Linear> for Dense<'a> {
+    fn from(linear: &'a Linear) -> Self {
+        Self { linear, bias: &[], low_rank: None }
+    }
+}
+
+impl Dense<'_> {
+    /// `out` `[n, outputs]` of `x` `[n, inputs]`, each row of which is quantised and padded to a multiple
+    /// of 8.
+    pub fn forward(&self, kernels: &KernelSet, scratch: &mut Scratch<'_>, x: &[f32], out: &mut [f32]) {
+        let Scratch { rows, scales } = scratch;
+        let (width, outputs) = (self.linear.inputs(), self.linear.outputs());
+        let (depth, smoothing) = (width.next_multiple_of(8), native(&self.linear.smoothing));
+        let places = rows.chunks_exact_mut(depth).zip(scales.iter_mut());
+        for (x, (row, scale)) in x.chunks_exact(width).zip(places) {
+            *scale = (kernels.quantize)(x, smoothing, row);
+        }
+        let n = out.len() / outputs;
+        kernels.matmul(Matmul {
+            rows: rows.get(..n * depth).unwrap_or_default(),
+            row_scales: scales.get(..n).unwrap_or_default(),
+            tiles: &self.linear.tiles,
+            channels: &self.linear.channels,
+            out,
+            width: outputs,
+        });
+        if self.low_rank.is_none() && self.bias.is_empty() {
+            return;
+        }
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(outputs)) {
+            if !self.bias.is_empty() {
+                (kernels.combine)(&[1.0], self.bias, out);
+            }
+            if let Some(low_rank) = &self.low_rank {
+                (kernels.combine)(low_rank.reduced(kernels, x, &mut [0.0; MAX_RANK]), low_rank.b, out);
+            }
+        }
+    }
+}
+
+impl LowRank<'_> {
+    /// scale · A·x.
+    fn reduced<'r>(&self, kernels: &KernelSet, x: &[f32], out: &'r mut [f32; MAX_RANK]) -> &'r [f32] {
+        let out = out.get_mut(..self.rank).unwrap_or_default();
+        (kernels.dots)(self.a, x, out);
+        for value in out.iter_mut() {
+            *value *= self.scale;
+        }
+        out
+    }
+}
+
+/// Where a dense layer's gradients are added; empty for what is not trained.
+#[derive(Default)]
+pub(crate) struct DenseGradient<'g> {
+    /// `[outputs]`.
+    pub bias: &'g mut [f32],
+    /// `[rank, inputs]`.
+    pub a: &'g mut [f32],
+    /// `[rank, outputs]`.
+    pub b: &'g mut [f32],
+}
+
+/// The buffers of a product with transposed weights.
+pub(crate) struct Transposing<'s> {
+    /// Two rows of int8 for every row of gradients.
+    pub rows: &'s mut [i8],
+    /// Their scales.
+    pub scales: &'s mut [RowScale],
+    /// Tiles of at least 16 inputs of the widest layer, turned.
+    pub tiles: &'s mut [Tile],
+    /// One row of gradients, padded to whole tiles.
+    pub row: &'s mut [f32],
+    /// The product of all rows with one strip of 16 inputs.
+    pub out: &'s mut [f32],
+}
+
+impl Dense<'_> {
+    /// Adds to the gradients of what is trained, for outputs `first..first + dy.width` of the layer: `x`
+    /// `[n, inputs]` went in, `dy` `[n, width]` is the gradient at those outputs.
+    pub fn gradients(
+        &self,
+        kernels: &KernelSet,
+        gradient: &mut DenseGradient<'_>,
+        x: &[f32],
+        dy: Columns<'_>,
+    ) {
+        let (inputs, outputs) = (self.linear.inputs(), self.linear.outputs());
+        let here = dy.first..dy.first + dy.width;
+        for (x, dy) in x.chunks_exact(inputs).zip(dy.values.chunks_exact(dy.width)) {
+            if let Some(bias) = gradient.bias.get_mut(here.clone()) {
+                (kernels.spread)(&[1.0], dy, bias);
+            }
+            let Some(low_rank) = &self.low_rank else { continue };
+            let mut reduced = [0.0; MAX_RANK];
+            let reduced = low_rank.reduced(kernels, x, &mut reduced);
+            for (factor, row) in reduced.iter().zip(gradient.b.chunks_exact_mut(outputs)) {
+                (kernels.spread)(&[*factor], dy, row.get_mut(here.clone()).unwrap_or_default());
+            }
+            let mut inner = [0.0; MAX_RANK];
+            (kernels.spread)(low_rank.before(kernels, dy, &here, outputs, &mut inner), x, gradient.a);
+        }
+    }
+
+    /// dx += Wᵀ·dy for a block of rows, of the outputs that `dy` has: `dx` `[n, inputs]`.
+    pub fn backward(
+        &self,
+        kernels: &KernelSet,
+        scratch: &mut Transposing<'_>,
+        dy: Columns<'_>,
+        dx: &mut [f32],
+    ) {
+        let (inputs, outputs) = (self.linear.inputs(), self.linear.outputs());
+        transposed_product(kernels, scratch, self.linear, dy, dx);
+        let Some(low_rank) = &self.low_rank else { return };
+        let here = dy.first..dy.first + dy.width;
+        for (dx, dy) in dx.chunks_exact_mut(inputs).zip(dy.values.chunks_exact(dy.width)) {
+            let mut inner = [0.0; MAX_RANK];
+            (kernels.combine)(low_rank.before(kernels, dy, &here, outputs, &mut inner), low_rank.a, dx);
+        }
+    }
+}
+
+impl LowRank<'_> {
+    /// scale · Bᵀ·dy: the gradient between A and B.
+    fn before<'r>(
+        &self,
+        kernels: &KernelSet,
+        dy: &[f32],
+        here: &core::ops::Range<usize>,
+        outputs: usize,
+        out: &'r mut [f32; MAX_RANK],
+    ) -> &'r [f32] {
+        let out = out.get_mut(..self.rank).unwrap_or_default();
+        for (value, row) in out.iter_mut().zip(self.b.chunks_exact(outputs)) {
+            (kernels.dots)(row.get(here.clone()).unwrap_or_default(), dy, core::slice::from_mut(value));
+            *value *= self.scale;
+        }
+        out
+    }
+}
+
+/// Gradients at some neighbouring outputs of a layer.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    /// The first output.
+    pub first: usize,
+    /// How many.
+    pub width: usize,
+    /// `[n, width]`.
+    pub values: &'a [f32],
+}
+
+impl<'a> Columns<'a> {
+    /// Gradients at all outputs of a layer.
+    pub fn all(linear: &Linear, values: &'a [f32]) -> Self {
+        Self { first: 0, width: linear.outputs(), values }
+    }
+}
+
+/// Strips of 16 inputs that are multiplied together at most.
+pub(crate) const STRIPS: usize = 8;
+
+/// dx += smoothing ∘ Σ over outputs c of dy\[c\] · scale\[c\] · weights of c, in strips of 16 inputs.
+fn transposed_product(
+    kernels: &KernelSet,
+    scratch: &mut Transposing<'_>,
+    linear: &Linear,
+    dy: Columns<'_>,
+    dx: &mut [f32],
+) {
+    let (inputs, depth) = (linear.inputs(), linear.inputs().div_ceil(8));
+    let n = dy.values.len() / dy.width;
+    let (first_block, end_block) = (dy.first / 16, (dy.first + dy.width).div_ceil(16));
+    let blocks = end_block - first_block;
+    let channels = linear.channels.get(first_block..end_block).unwrap_or_default();
+    let tiles = linear.tiles.get(first_block * depth..end_block * depth).unwrap_or_default();
+    let smoothing = native(&linear.smoothing);
+
+    let Transposing { rows, scales, tiles: turned, row, out } = scratch;
+    let rows = rows.get_mut(..2 * n * blocks * 16).unwrap_or_default();
+    let scales = scales.get_mut(..2 * n).unwrap_or_default();
+    let row = row.get_mut(..blocks * 16).unwrap_or_default();
+    let places = rows.chunks_exact_mut(2 * blocks * 16).zip(scales.as_chunks_mut().0);
+    for (dy_row, (rows, scales)) in dy.values.chunks_exact(dy.width).zip(places) {
+        spread_out(dy_row, dy.first % 16, channels, row);
+        *scales = quantize_finely(kernels, row, rows);
+    }
+
+    let strips = (turned.len() / (2 * blocks)).clamp(1, STRIPS);
+    for first in (0..inputs).step_by(16 * strips) {
+        let width = (16 * strips).min(inputs - first);
+        let mut turned_channels =
+            [Channels { scale: [1.0; 16], bias: [0.0; 16], column_sum: [0; 16] }; STRIPS];
+        let places = turned.chunks_exact_mut(2 * blocks).zip(&mut turned_channels);
+        for (strip, (turned, channels)) in (first / 16..(first + width).div_ceil(16)).zip(places) {
+            channels.column_sum = turn(tiles, depth, strip, turned);
+        }
+        let count = width.div_ceil(16);
+        let out = out.get_mut(..2 * n * width).unwrap_or_default();
+        kernels.matmul(Matmul {
+            rows,
+            row_scales: scales,
+            tiles: turned.get(..count * 2 * blocks).unwrap_or_default(),
+            channels: turned_channels.get(..count).unwrap_or_default(),
+            out,
+            width,
+        });
+        for (dx, out) in dx.chunks_exact_mut(inputs).zip(out.chunks_exact(2 * width)) {
+            let dx = dx.get_mut(first..first + width).unwrap_or_default();
+            let (coarse, fine) = out.split_at(width);
+            if smoothing.is_empty() {
+                for (dx, (coarse, fine)) in dx.iter_mut().zip(coarse.iter().zip(fine)) {
+                    *dx += coarse + fine;
+                }
+            } else {
+                let factors = smoothing.get(first..).unwrap_or_default();
+                for ((dx, factor), (coarse, fine)) in dx.iter_mut().zip(factors).zip(coarse.iter().zip(fine))
+                {
+                    *dx += factor * (coarse + fine);
+                }
+            }
+        }
+    }
+}
+
+/// `dy` · scales of its channels, from place `offset` on; zeros around it.
+fn spread_out(dy: &[f32], offset: usize, channels: &[Channels], row: &mut [f32]) {
+    row.fill(0.0);
+    let scales = channels.iter().flat_map(|channels| &channels.scale);
+    for ((place, scale), dy) in row.iter_mut().zip(scales).skip(offset).zip(dy) {
+        *place = dy * scale;
+    }
+}
+
+/// Turns inputs `16 · strip..` of all blocks of `tiles` `[blocks][depth][16 channels][8 inputs]` into
+/// `turned` `[2 · blocks][16 inputs][8 channels]`, and sums each input's weights.
+fn turn(tiles: &[Tile], depth: usize, strip: usize, turned: &mut [Tile]) -> [i32; 16] {
+    let mut sums = [0; 16];
+    for (tiles, turned) in tiles.chunks_exact(depth).zip(turned.as_chunks_mut::<2>().0) {
+        for half in 0..2 {
+            let tile = tiles.get(2 * strip + half).copied().unwrap_or(Tile([[0; 8]; 16]));
+            for (channels, turned) in tile.0.as_chunks::<8>().0.iter().zip(turned.iter_mut()) {
+                let inputs = turned.0.iter_mut().zip(&mut sums).skip(8 * half);
+                for ((input, sum), weights) in inputs.zip(transposed(channels)) {
+                    *input = weights;
+                    *sum += weights.iter().map(|&weight| i32::from(weight)).sum::<i32>();
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// The transpose of 8 × 8 bytes: halves, quarters and eighths of the square change places across the
+/// diagonal.
+fn transposed(square: &[[i8; 8]; 8]) -> [[i8; 8]; 8] {
+    let mut rows = square.map(|row| u64::from_le_bytes(row.map(|byte| byte as u8)));
+    for (apart, shift, mask) in
+        [(4, 32, 0x0000_0000_ffff_ffff), (2, 16, 0x0000_ffff_0000_ffff), (1, 8, 0x00ff_00ff_00ff_00ff_u64)]
+    {
+        for group in rows.chunks_exact_mut(2 * apart) {
+            let (upper, lower) = group.split_at_mut(apart);
+            for (upper, lower) in upper.iter_mut().zip(lower) {
+                let exchanged = (*upper >> shift ^ *lower) & mask;
+                *lower ^= exchanged;
+                *upper ^= exchanged << shift;
+            }
+        }
+    }
+    rows.map(|row| row.to_le_bytes().map(|byte| byte as i8))
+}
+
+/// Quantises `x` into the first half of `rows` and what that leaves over into the second; `x`
+/// becomes the latter.
+pub(crate) fn quantize_finely(kernels: &KernelSet, x: &mut [f32], rows: &mut [i8]) -> [RowScale; 2] {
+    let (coarse, fine) = rows.split_at_mut(rows.len() / 2);
+    let scale = (kernels.quantize)(x, &[], coarse);
+    for (x, &q) in x.iter_mut().zip(coarse.iter()) {
+        let q = q ^ kernels.flip as i8;
+        *x -= (i32::from(q) - scale.zero_point) as f32 * scale.scale;
+    }
+    [scale, (kernels.quantize)(x, &[], fine)]
+}

@@ -1,0 +1,225 @@
+//! Labelled files: TSV with a header, CoNLL's columns, SQuAD's JSON.
+//!
+//! | file | rows | task |
+//! |---|---|---|
+//! | `.tsv` | header `label text`, or `label text_a text_b` | classify |
+//! | `.tsv` | header `score text`, or `score text_a text_b` | regress |
+//! | `.conll` | `word<TAB>tag`, an empty line between sentences | tag |
+//! | `.json` | SQuAD 1.1 | answer |
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::HeadKind;
+use crate::text::Input;
+use crate::tune::Target;
+
+/// A labelled file that cannot be used, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {message}")]
+pub struct LabelledError {
+    file: String,
+    message: String,
+}
+
+/// Examples of one task.
+#[derive(Clone, Debug)]
+pub struct Labelled {
+    /// Which head they teach.
+    pub kind: HeadKind,
+    /// Names of the labels: in alphabetical order, or those that were given.
+    pub labels: Vec<String>,
+    /// The examples, in the file's order.
+    pub examples: Vec<Example>,
+}
+
+/// A text, perhaps a pair, and what it teaches.
+#[derive(Clone, Debug)]
+pub struct Example {
+    /// The text; a question.
+    pub text: String,
+    /// The second text; the context of a question.
+    pub pair: Option<String>,
+    /// The truth.
+    pub truth: Truth,
+}
+
+/// What is true of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Truth {
+    /// Its label.
+    Class(usize),
+    /// Its value.
+    Value(f32),
+    /// The label of each of its words, which single spaces separate.
+    Tags(Vec<u16>),
+    /// Answers that count as right, each with its first byte in the context.
+    Answers(Vec<(usize, String)>),
+}
+
+impl Example {
+    /// As the tokeniser takes it; what does not fit is cut off.
+    pub fn input(&self) -> Input<'_> {
+        Input { text: &self.text, pair: self.pair.as_deref(), truncate: true }
+    }
+
+    /// As the tuner takes it: of several answers the first.
+    pub fn target(&self) -> Target<'_> {
+        match &self.truth {
+            Truth::Class(label) => Target::Class(*label),
+            Truth::Value(value) => Target::Value(*value),
+            Truth::Tags(tags) => Target::Tags(tags),
+            Truth::Answers(answers) => {
+                let (start, answer) = answers.first().map_or((0, ""), |(start, text)| (*start, text));
+                Target::Span(start, start + answer.len())
+            }
+        }
+    }
+}
+
+impl Labelled {
+    /// Reads a file. `labels` are the names that a model or an adapter already has; without them they are
+    /// those of the file.
+    pub fn read(path: &Path, labels: Option<Vec<String>>) -> Result<Self, LabelledError> {
+        let file = path.display().to_string();
+        let fail = |message: String| LabelledError { file: file.clone(), message };
+        let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            fail(format!("not UTF-8 after byte {}; convert it", error.utf8_error().valid_up_to()))
+        })?;
+        let result = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("tsv") => table(&text, labels),
+            Some("conll") => columns(&text, labels),
+            Some("json") => squad(&text),
+            _ => Err("the name must end in .tsv, .conll or .json".to_owned()),
+        };
+        let labelled = result.map_err(fail)?;
+        if labelled.examples.is_empty() { Err(fail("holds no example".to_owned())) } else { Ok(labelled) }
+    }
+}
+
+/// The labels' names, and the number of each.
+struct Names {
+    names: Vec<String>,
+    given: bool,
+}
+
+impl Names {
+    fn new<'t>(given: Option<Vec<String>>, found: impl Iterator<Item = &'t str>) -> Self {
+        if let Some(names) = given {
+            return Self { names, given: true };
+        }
+        let mut names: Vec<String> = found.map(str::to_owned).collect();
+        names.sort();
+        names.dedup();
+        Self { names, given: false }
+    }
+
+    fn number(&self, name: &str, line: usize) -> Result<usize, String> {
+        debug_assert!(self.given || self.names.iter().any(|known| known == name));
+        self.names.iter().position(|known| known == name).ok_or_else(|| {
+            format!("line {line}: label {name:?} is none of the model's: {}", self.names.join(", "))
+        })
+    }
+}
+
+fn table(text: &str, given: Option<Vec<String>>) -> Result<Labelled, String> {
+    let mut lines = text.lines().enumerate();
+    let header: Vec<&str> = lines.next().map(|(_, line)| line.split('\t').collect()).unwrap_or_default();
+    let (kind, columns) = match header[..] {
+        ["label", "text"] => (HeadKind::Classify, 2),
+        ["label", "text_a", "text_b"] => (HeadKind::Classify, 3),
+        ["score", "text"] => (HeadKind::Regress, 2),
+        ["score", "text_a", "text_b"] => (HeadKind::Regress, 3),
+        _ => {
+            return Err(format!(
+                "line 1: the header is {header:?}; it must be label or score, and text or text_a text_b"
+            ));
+        }
+    };
+    let mut rows = Vec::new();
+    for (index, line) in lines.filter(|(_, line)| !line.is_empty()) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        if fields.len() != columns {
+            return Err(format!(
+                "line {}: {} columns where the header has {columns}",
+                index + 1,
+                fields.len()
+            ));
+        }
+        rows.push((index + 1, fields));
+    }
+    let names = match kind {
+        HeadKind::Regress => Names { names: vec!["value".to_owned()], given: true },
+        _ => Names::new(given, rows.iter().map(|(_, fields)| fields[0])),
+    };
+    let example = |(line, fields): (usize, Vec<&str>)| {
+        let truth = match kind {
+            HeadKind::Regress => match fields[0].parse::<f32>() {
+                Ok(value) if value.is_finite() => Truth::Value(value),
+                _ => return Err(format!("line {line}: score {:?} is no number", fields[0])),
+            },
+            _ => Truth::Class(names.number(fields[0], line)?),
+        };
+        Ok(Example { text: fields[1].to_owned(), pair: fields.get(2).map(|&pair| pair.to_owned()), truth })
+    };
+    let examples = rows.into_iter().map(example).collect::<Result<_, String>>()?;
+    Ok(Labelled { kind, labels: names.names, examples })
+}
+
+fn columns(text: &str, given: Option<Vec<String>>) -> Result<Labelled, String> {
+    let mut sentences: Vec<Vec<(usize, &str, &str)>> = vec![Vec::new()];
+    for (index, line) in text.lines().enumerate() {
+        if line.is_empty() {
+            sentences.push(Vec::new());
+            continue;
+        }
+        let (word, tag) = line
+            .split_once('\t')
+            .filter(|(word, tag)| !word.is_empty() && !word.contains(char::is_whitespace) && !tag.is_empty())
+            .ok_or_else(|| format!("line {}: a word, a tab and a tag are wanted", index + 1))?;
+        if let Some(sentence) = sentences.last_mut() {
+            sentence.push((index + 1, word, tag));
+        }
+    }
+    sentences.retain(|sentence| !sentence.is_empty());
+    let names = Names::new(given, sentences.iter().flatten().map(|&(_, _, tag)| tag));
+    let example = |sentence: Vec<(usize, &str, &str)>| {
+        let tags: Result<Vec<u16>, String> =
+            sentence.iter().map(|&(line, _, tag)| Ok(names.number(tag, line)? as u16)).collect();
+        let words: Vec<&str> = sentence.iter().map(|&(_, word, _)| word).collect();
+        Ok(Example { text: words.join(" "), pair: None, truth: Truth::Tags(tags?) })
+    };
+    let examples = sentences.into_iter().map(example).collect::<Result<_, String>>()?;
+    Ok(Labelled { kind: HeadKind::Tag, labels: names.names, examples })
+}
+
+fn squad(text: &str) -> Result<Labelled, String> {
+    let json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let list = |value: &Value, field: &str| -> Result<Vec<Value>, String> {
+        let list = value.get(field).and_then(Value::as_array);
+        list.cloned().ok_or_else(|| format!("{field}: missing; is this SQuAD 1.1?"))
+    };
+    let string = |value: &Value, field: &str| -> Result<String, String> {
+        value.get(field).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| format!("{field}: missing"))
+    };
+    let mut examples = Vec::new();
+    for article in list(&json, "data")? {
+        for paragraph in list(&article, "paragraphs")? {
+            let context = string(&paragraph, "context")?;
+            for question in list(&paragraph, "qas")? {
+                let mut answers = Vec::new();
+                for answer in list(&question, "answers")? {
+                    // SQuAD counts characters, not bytes.
+                    let start = answer.get("answer_start").and_then(Value::as_u64).unwrap_or(0) as usize;
+                    let start = context.char_indices().nth(start).map_or(context.len(), |(byte, _)| byte);
+                    answers.push((start, string(&answer, "text")?));
+                }
+                let text = string(&question, "question")?;
+                examples.push(Example { text, pair: Some(context.clone()), truth: Truth::Answers(answers) });
+            }
+        }
+    }
+    Ok(Labelled { kind: HeadKind::Answer, labels: vec!["start".to_owned(), "end".to_owned()], examples })
+}

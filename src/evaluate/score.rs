@@ -1,0 +1,288 @@
+//! One harness for every task: a session answers the examples of a [`Labelled`] file, and the task's own
+//! metrics say how well, with the interval of a bootstrap.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::labelled::{Example, Labelled, Truth};
+use crate::random::Random;
+use crate::tune::word_spans;
+use crate::{Error, HeadKind, Session};
+
+/// A metric over all examples, and where it lies in 95 % of 1,000 resamplings of them.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Metric {
+    /// Its name.
+    pub metric: &'static str,
+    /// Its value.
+    pub value: f64,
+    /// 2.5 % of the resamplings lie below.
+    pub low: f64,
+    /// 2.5 % lie above.
+    pub high: f64,
+    /// Examples.
+    pub n: usize,
+}
+
+/// What was answered to one example.
+#[derive(Clone, Debug)]
+enum Answered {
+    Class { truth: usize, found: usize },
+    Value { truth: f64, found: f64 },
+    Tags { truth: Vec<u16>, found: Vec<u16> },
+    Span { exact: bool, f1: f64 },
+}
+
+/// Answers all examples; the task's main metric comes first. Examples without a token are left out.
+///
+/// # Errors
+/// [`Error::NoSuchHead`], and what a session says.
+pub fn score(session: &mut Session<'_, '_>, data: &Labelled) -> Result<Vec<Metric>, Error> {
+    let outside = data.labels.iter().position(|label| label == "O").unwrap_or(usize::from(u16::MAX));
+    let mut answered = Vec::new();
+    for example in &data.examples {
+        match answer(session, example, outside as u16) {
+            Ok(one) => answered.push(one),
+            Err(Error::EmptyText) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(metrics(data, &answered))
+}
+
+fn answer(session: &mut Session<'_, '_>, example: &Example, outside: u16) -> Result<Answered, Error> {
+    let input = example.input();
+    Ok(match &example.truth {
+        Truth::Class(truth) => {
+            let found = largest(session.first_token_logits(HeadKind::Classify, input)?);
+            Answered::Class { truth: *truth, found }
+        }
+        Truth::Value(truth) => {
+            Answered::Value { truth: f64::from(*truth), found: f64::from(session.regress(input)?) }
+        }
+        Truth::Tags(truth) => {
+            let labels = session.label_count(HeadKind::Tag)?;
+            let found = session.token_logits(HeadKind::Tag, input)?;
+            let mut firsts = found.tokens.iter().zip(found.logits.chunks_exact(labels)).peekable();
+            let tag = |word: std::ops::Range<usize>| {
+                while firsts
+                    .next_if(|(token, _)| token.special == 1 || (token.start as usize) < word.start)
+                    .is_some()
+                {}
+                let first =
+                    firsts.next_if(|(token, _)| token.special == 0 && (token.start as usize) < word.end);
+                first.map_or(outside, |(_, logits)| largest(logits) as u16)
+            };
+            Answered::Tags { truth: truth.clone(), found: word_spans(&example.text).map(tag).collect() }
+        }
+        Truth::Answers(truth) => {
+            let context = example.pair.as_deref().unwrap_or_default();
+            let found = session.answer(&example.text, context)?;
+            let found = context.get(found.start..found.end).unwrap_or_default();
+            let f1 = truth.iter().map(|(_, answer)| word_f1(found, answer)).fold(0.0, f64::max);
+            Answered::Span { exact: truth.iter().any(|(_, answer)| plain(answer) == plain(found)), f1 }
+        }
+    })
+}
+
+fn largest(logits: &[f32]) -> usize {
+    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0)
+}
+
+fn metrics(data: &Labelled, answered: &[Answered]) -> Vec<Metric> {
+    let measured = |metric, of: &dyn Fn(&[&Answered]) -> f64| bootstrapped(metric, answered, of);
+    match data.kind {
+        HeadKind::Regress => vec![measured("spearman", &spearman), measured("pearson", &pearson)],
+        HeadKind::Tag if data.labels.iter().any(|label| label.starts_with("B-")) => {
+            let f1 = |answers: &[&Answered]| chunk_f1(answers, &data.labels);
+            vec![measured("f1", &f1), measured("accuracy", &accuracy)]
+        }
+        HeadKind::Answer => {
+            let mean = |answers: &[&Answered], of: fn(bool, f64) -> f64| {
+                let values = answers.iter().map(|answer| match answer {
+                    Answered::Span { exact, f1 } => of(*exact, *f1),
+                    _ => 0.0,
+                });
+                values.sum::<f64>() / answers.len() as f64
+            };
+            let exact = move |answers: &[&Answered]| mean(answers, |exact, _| f64::from(u8::from(exact)));
+            vec![measured("f1", &move |answers| mean(answers, |_, f1| f1)), measured("exact_match", &exact)]
+        }
+        HeadKind::Classify if data.labels.len() == 2 => {
+            let rarer = rarer_class(answered);
+            let f1 = |answers: &[&Answered]| class_f1(answers, rarer);
+            vec![measured("accuracy", &accuracy), measured("f1", &f1), measured("mcc", &matthews)]
+        }
+        _ => vec![measured("accuracy", &accuracy)],
+    }
+}
+
+fn bootstrapped(metric: &'static str, answered: &[Answered], of: &dyn Fn(&[&Answered]) -> f64) -> Metric {
+    const RESAMPLINGS: usize = 1000;
+    let all: Vec<&Answered> = answered.iter().collect();
+    let n = all.len();
+    let mut random = Random::new(0xb007);
+    let mut sample = all.clone();
+    let mut values: Vec<f64> = (0..RESAMPLINGS)
+        .map(|_| {
+            sample.fill_with(|| all[random.below(n)]);
+            of(&sample)
+        })
+        .collect();
+    values.sort_by(f64::total_cmp);
+    Metric {
+        metric,
+        value: of(&all),
+        low: values[RESAMPLINGS / 40],
+        high: values[RESAMPLINGS - RESAMPLINGS / 40 - 1],
+        n,
+    }
+}
+
+/// Share of right labels; of words, where words are labelled.
+fn accuracy(answers: &[&Answered]) -> f64 {
+    let (mut right, mut all) = (0, 0);
+    for answer in answers {
+        match answer {
+            Answered::Class { truth, found } => {
+                right += usize::from(truth == found);
+                all += 1;
+            }
+            Answered::Tags { truth, found } => {
+                right += truth.iter().zip(found).filter(|(truth, found)| truth == found).count();
+                all += truth.len();
+            }
+            _ => {}
+        }
+    }
+    right as f64 / all.max(1) as f64
+}
+
+/// Right, found and true ones.
+fn f1(right: usize, found: usize, truth: usize) -> f64 {
+    if found + truth == 0 { 0.0 } else { 2.0 * right as f64 / (found + truth) as f64 }
+}
+
+fn classes<'a>(answers: &'a [&Answered]) -> impl Iterator<Item = (usize, usize)> + 'a {
+    answers.iter().filter_map(|answer| match answer {
+        Answered::Class { truth, found } => Some((*truth, *found)),
+        _ => None,
+    })
+}
+
+fn rarer_class(answered: &[Answered]) -> usize {
+    let all: Vec<&Answered> = answered.iter().collect();
+    let ones = classes(&all).filter(|&(truth, _)| truth == 1).count();
+    usize::from(2 * ones < answered.len())
+}
+
+/// F1 of one class.
+fn class_f1(answers: &[&Answered], class: usize) -> f64 {
+    let count = |keep: &dyn Fn((usize, usize)) -> bool| classes(answers).filter(|&pair| keep(pair)).count();
+    f1(count(&|pair| pair == (class, class)), count(&|pair| pair.1 == class), count(&|pair| pair.0 == class))
+}
+
+/// Matthews' correlation of two classes.
+fn matthews(answers: &[&Answered]) -> f64 {
+    let mut counts = [[0.0f64; 2]; 2];
+    for (truth, found) in classes(answers) {
+        counts[truth.min(1)][found.min(1)] += 1.0;
+    }
+    let [[tn, fp], [fn_, tp]] = counts;
+    let scale = ((tp + fp) * (tp + fn_) * (tn + fp) * (tn + fn_)).sqrt();
+    if scale == 0.0 { 0.0 } else { (tp * tn - fp * fn_) / scale }
+}
+
+/// F1 of whole chunks in the IOB2 scheme, as seqeval and conlleval count.
+fn chunk_f1(answers: &[&Answered], labels: &[String]) -> f64 {
+    let (mut right, mut found_chunks, mut true_chunks) = (0, 0, 0);
+    for answer in answers {
+        let Answered::Tags { truth, found } = answer else { continue };
+        let (truth, found) = (chunks(truth, labels), chunks(found, labels));
+        right += truth.intersection(&found).count();
+        found_chunks += found.len();
+        true_chunks += truth.len();
+    }
+    f1(right, found_chunks, true_chunks)
+}
+
+/// (first word, one past the last, type) of every chunk; `I-` after another type begins one.
+fn chunks<'l>(tags: &[u16], labels: &'l [String]) -> HashSet<(usize, usize, &'l str)> {
+    let mut all = HashSet::new();
+    let mut open: Option<(usize, &str)> = None;
+    for (index, &tag) in tags.iter().enumerate() {
+        let (prefix, kind) =
+            labels.get(usize::from(tag)).and_then(|label| label.split_once('-')).unwrap_or(("O", ""));
+        let goes_on = prefix == "I" && open.is_some_and(|(_, open)| open == kind);
+        if !goes_on {
+            all.extend(open.take().map(|(first, open)| (first, index, open)));
+            open = (prefix != "O").then_some((index, kind));
+        }
+    }
+    all.extend(open.map(|(first, kind)| (first, tags.len(), kind)));
+    all
+}
+
+fn value_pairs(answers: &[&Answered]) -> (Vec<f64>, Vec<f64>) {
+    let pairs = answers.iter().filter_map(|answer| match answer {
+        Answered::Value { truth, found } => Some((*truth, *found)),
+        _ => None,
+    });
+    pairs.unzip()
+}
+
+fn pearson(answers: &[&Answered]) -> f64 {
+    let (truth, found) = value_pairs(answers);
+    correlation(&truth, &found)
+}
+
+/// Pearson's correlation of the ranks.
+fn spearman(answers: &[&Answered]) -> f64 {
+    let (truth, found) = value_pairs(answers);
+    correlation(&ranks(&truth), &ranks(&found))
+}
+
+fn correlation(a: &[f64], b: &[f64]) -> f64 {
+    let n = a.len() as f64;
+    let (mean_a, mean_b) = (a.iter().sum::<f64>() / n, b.iter().sum::<f64>() / n);
+    let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f(a - mean_a, b - mean_b)).sum()
+    };
+    let scale = (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt();
+    if scale == 0.0 { 0.0 } else { sum(&|a, b| a * b) / scale }
+}
+
+/// Ranks from 1; ties share their mean.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut before = 0.0;
+    for tied in order.chunk_by(|&a, &b| values[a] == values[b]) {
+        for &index in tied {
+            ranks[index] = before + (tied.len() as f64 + 1.0) / 2.0;
+        }
+        before += tied.len() as f64;
+    }
+    ranks
+}
+
+/// SQuAD's normal form: lower case, no punctuation, no articles, single spaces.
+fn plain(text: &str) -> String {
+    let letters: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
+    let words = letters.split_whitespace().filter(|word| !["a", "an", "the"].contains(word));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// F1 of the words of two answers, as SQuAD's official script.
+fn word_f1(found: &str, truth: &str) -> f64 {
+    let (found, truth) = (plain(found), plain(truth));
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for word in truth.split(' ') {
+        *counts.entry(word).or_default() += 1;
+    }
+    let right = found.split(' ').filter(|word| {
+        let left = counts.get_mut(word).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
+    });
+    f1(right.count(), found.split(' ').count(), truth.split(' ').count())
+}

@@ -1,0 +1,483 @@
+//! Learning where the model runs: adapters through the frozen int8 weights, in a fixed buffer, the same bits
+//! on every machine.
+//!
+//! A [`Tuner`] takes examples one by one. Each goes through the encoder's own forward pass, which keeps only
+//! the inputs of the layers that are trained, in f16; then backward through the same tiles. [`Tuner::step`]
+//! applies what has gathered. What was learned is an [`Adapter`]: a view of the arena, to answer with at once
+//! ([`Session::with_adapter`](crate::Session::with_adapter)) or to write down.
+//!
+//! ```
+//! use electret::tune::{Settings, Target, Task};
+//! use electret::{Aligned, Arena, Model, Session, Strategy, TINY, Tuner, TuningPlan};
+//!
+//! static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/electret-tiny.electret"));
+//! const STRATEGY: Strategy = Strategy::lora(4, 2).with_head();
+//! const BYTES: usize = TuningPlan::new(&TINY, 32, STRATEGY, 2).bytes();
+//!
+//! fn main() -> Result<(), electret::Error> {
+//!     let model = Model::open(&MODEL.0)?;
+//!     let mut arena: Box<Arena<BYTES>> = Box::default();
+//!     let task = Task::classify(&["question", "statement"]);
+//!     let mut tuner = Tuner::new(model, arena.as_mut_slice(), 32, task, STRATEGY, Settings::default())?;
+//!     for _ in 0..20 {
+//!         tuner.learn("where is the house?".into(), Target::Class(0))?;
+//!         tuner.learn("the house is here.".into(), Target::Class(1))?;
+//!         tuner.step();
+//!     }
+//!     let mut memory: Box<Arena<{ electret::Plan::inference(&TINY, 32).bytes() }>> = Box::default();
+//!     let adapter = tuner.adapter();
+//!     let mut session = Session::new(model, memory.as_mut_slice(), 32)?.with_adapter(Some(adapter))?;
+//!     assert!(session.classify("where is the dog?".into())?[0] > 0.5);
+//!     Ok(())
+//! }
+//! ```
+
+mod loss;
+mod optimizer;
+mod task;
+
+pub use optimizer::Settings;
+pub use task::{Target, Task, word_spans};
+
+use crate::arena::Carver;
+use crate::encoder::{
+    Backward, BackwardSpace, Columns, Dense, Gradients, Network, Scratch, Transposing, Workspace,
+};
+use crate::kernels::{self, KernelSet};
+use crate::plan::BLOCK_ROWS;
+use crate::random::Random;
+use crate::tasks::head;
+use crate::text::{Input, Tokenizer};
+use crate::weights::strategy::{Layout, NormPart, Part, Strategy};
+use crate::weights::{Adapter, HeadKind, Model, check_labels, head_width, native};
+use crate::{Error, TuningPlan};
+use optimizer::Moments;
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// The parameters moved.
+    Taken {
+        /// Norm of the gradient before clipping.
+        gradient_norm: f32,
+    },
+    /// There was nothing to learn from.
+    Empty,
+    /// The gradient was not finite and was thrown away; the parameters are as they were.
+    Skipped,
+}
+
+/// A model that learns in a caller's arena.
+pub struct Tuner<'m, 'a> {
+    model: Model<'m>,
+    kernels: &'static KernelSet,
+    plan: TuningPlan,
+    task: Task<'m>,
+    settings: Settings,
+    workspace: Workspace<'a>,
+    space: BackwardSpace<'a>,
+    moments: Moments<'a>,
+    /// Inputs of the layers from the lowest trained one up, f16 `[layers, tokens, hidden]`.
+    saved: &'a mut [u16],
+    /// `[tokens, labels]`.
+    logits: &'a mut [f32],
+    /// What each token teaches.
+    labels: &'a mut [u16],
+    steps: u32,
+    skipped: u32,
+    examples: u32,
+}
+
+impl core::fmt::Debug for Tuner<'_, '_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Tuner({}, {} steps)", self.plan.layout.strategy, self.steps)
+    }
+}
+
+impl<'m, 'a> Tuner<'m, 'a> {
+    /// A tuner for sequences of up to `tokens` tokens, with this machine's fastest kernels.
+    ///
+    /// # Errors
+    /// [`Error::ArenaTooSmall`] with the bytes that [`TuningPlan`] asks for, [`Error::ArenaMisaligned`],
+    /// [`Error::SequenceTooLong`] beyond the model's positions, [`Error::InvalidStrategy`],
+    /// [`Error::InvalidSetting`], [`Error::NoSuchHead`] if the head is neither the model's nor trained.
+    pub fn new(
+        model: Model<'m>,
+        arena: &'a mut [u8],
+        tokens: usize,
+        task: Task<'m>,
+        strategy: Strategy,
+        settings: Settings,
+    ) -> Result<Self, Error> {
+        let layout = layout(&model, &task, strategy)?;
+        let plan = TuningPlan::with_blocks(layout, tokens, BLOCK_ROWS, 1);
+        Self::with(model, arena, plan, task, settings, kernels::best())
+    }
+
+    /// The same by a plan and with kernels of the caller's choice; what is learned is the same bits.
+    pub fn with(
+        model: Model<'m>,
+        arena: &'a mut [u8],
+        plan: TuningPlan,
+        task: Task<'m>,
+        settings: Settings,
+        kernels: &'static KernelSet,
+    ) -> Result<Self, Error> {
+        task.check()?;
+        settings.check()?;
+        let layout = layout(&model, &task, plan.layout.strategy)?;
+        if !layout.has_shape_of(&plan.layout) {
+            return Err(Error::InvalidStrategy("the plan is for another model or another task"));
+        }
+        let plan = TuningPlan { layout, ..plan };
+        let (tokens, limit) = (plan.inference.tokens, model.config().max_position_embeddings);
+        if tokens > limit {
+            return Err(Error::SequenceTooLong { tokens, limit });
+        }
+        let (needed, found) = (plan.bytes(), arena.len());
+        let arena = arena.get_mut(..needed).ok_or(Error::ArenaTooSmall { needed, found })?;
+        let (forward, rest) = arena.split_at_mut(plan.inference.bytes().min(needed));
+        let workspace = Workspace::carve(forward, &plan.inference)?;
+        let mut carver = Carver(rest);
+        let parameters = plan.layout.len();
+        let mut tuner = Self {
+            model,
+            kernels,
+            plan,
+            task,
+            settings,
+            workspace,
+            moments: Moments {
+                parameters: carver.take(parameters)?,
+                gradients: carver.take(parameters)?,
+                first: carver.take(parameters)?,
+                second: carver.take(parameters)?,
+            },
+            logits: carver.take(tokens * plan.layout.labels)?,
+            labels: carver.take(tokens)?,
+            saved: carver.take(plan.saved)?,
+            space: BackwardSpace {
+                gradient: carver.take(plan.gradient)?,
+                queries: carver.take(plan.queries)?,
+                query_scales: carver.take(plan.query_scales)?,
+                tiles: carver.take(plan.tiles)?,
+                row: carver.take(plan.row)?,
+                out: carver.take(plan.out)?,
+            },
+            steps: 0,
+            skipped: 0,
+            examples: 0,
+        };
+        tuner.start();
+        Ok(tuner)
+    }
+
+    /// The parameters before the first step: the model's own head and LayerNorms where it has them, a new
+    /// head small and random, low-rank updates that change nothing (B is zero).
+    fn start(&mut self) {
+        let Moments { parameters, gradients, first, second } = &mut self.moments;
+        for values in [&mut **parameters, gradients, first, second] {
+            values.fill(0.0);
+        }
+        let layout = &self.plan.layout;
+        let mut random = Random::new(self.settings.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
+        if let Some((weight, bias)) = layout.head() {
+            let weight = parameters.get_mut(weight).unwrap_or_default();
+            let own = self.model.head(self.task.kind).ok().and_then(|head| head.output.as_ref());
+            match own.filter(|output| output.outputs() == layout.labels) {
+                Some(output) => {
+                    for (label, row) in weight.chunks_exact_mut(layout.width).enumerate() {
+                        output.add_row(label, row);
+                    }
+                    let biases = output.channels.iter().flat_map(|channels| &channels.bias);
+                    for (bias, own) in parameters.get_mut(bias).unwrap_or_default().iter_mut().zip(biases) {
+                        *bias = *own;
+                    }
+                    unsmooth(native(&output.smoothing), parameters, layout);
+                }
+                None => weight.fill_with(|| (random.unit() - 0.5) * 0.04),
+            }
+        }
+        for (index, layer) in self.model.root().layers.iter().enumerate() {
+            for part in Part::ALL {
+                if let Some((a, _)) = layout.low_rank(index, part) {
+                    let bound = 1.0 / libm::sqrtf(part.shape(&layout.config).0 as f32);
+                    let a = parameters.get_mut(a).unwrap_or_default();
+                    a.fill_with(|| (random.unit() * 2.0 - 1.0) * bound);
+                }
+            }
+            for (part, norm) in
+                [(NormPart::Attention, &layer.attention_norm), (NormPart::Output, &layer.output_norm)]
+            {
+                let Some((weight, bias)) = layout.norm(index, part) else { continue };
+                for (range, own) in [(weight, native(&norm.weight)), (bias, native(&norm.bias))] {
+                    parameters.get_mut(range).unwrap_or_default().copy_from_slice(own);
+                }
+            }
+        }
+    }
+
+    /// Learns from one example and returns its loss in nats; the parameters move at the next [`Tuner::step`].
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`]; [`Error::EmptyText`]; [`Error::LabelOutOfRange`],
+    /// [`Error::WrongTarget`], [`Error::LabelCount`], [`Error::SpanOutsideContext`];
+    /// [`Error::NotFinite`] for a loss that is no number. None of them leaves a trace in what was learned.
+    pub fn learn(&mut self, input: Input<'_>, target: Target<'_>) -> Result<f32, Error> {
+        let (length, loss) = self.forward(input, target)?;
+        self.backward(length);
+        self.examples += 1;
+        Ok(loss)
+    }
+
+    /// The loss of an example, without learning from it.
+    ///
+    /// # Errors
+    /// As [`Tuner::learn`].
+    pub fn loss(&mut self, input: Input<'_>, target: Target<'_>) -> Result<f32, Error> {
+        Ok(self.forward(input, target)?.1)
+    }
+
+    /// Moves the parameters by the mean gradient of the examples since the last step.
+    pub fn step(&mut self) -> Step {
+        let examples = core::mem::take(&mut self.examples);
+        if examples == 0 {
+            return Step::Empty;
+        }
+        let gradient_norm = self.moments.gradient_norm(self.kernels, examples);
+        if !gradient_norm.is_finite() {
+            self.moments.gradients.fill(0.0);
+            self.skipped += 1;
+            return Step::Skipped;
+        }
+        self.steps += 1;
+        self.moments.step(&self.plan.layout, &self.settings, self.steps, examples, gradient_norm);
+        Step::Taken { gradient_norm }
+    }
+
+    /// What was learned so far.
+    pub fn adapter(&self) -> Adapter<'_> {
+        Adapter {
+            base: self.model.fingerprint(),
+            kind: self.task.kind,
+            labels: self.task.names(),
+            layout: self.plan.layout,
+            parameters: self.moments.parameters,
+        }
+    }
+
+    /// The gradients of the examples since the last step, summed, where [`Layout`] puts them.
+    pub fn gradients(&self) -> &[f32] {
+        self.moments.gradients
+    }
+
+    /// The trained tensors, to be set to something else.
+    pub fn parameters_mut(&mut self) -> &mut [f32] {
+        self.moments.parameters
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// Steps and examples that were thrown away because they led to no finite number.
+    pub fn skipped(&self) -> u32 {
+        self.skipped
+    }
+
+    /// The plan of the arena.
+    pub fn plan(&self) -> &TuningPlan {
+        &self.plan
+    }
+
+    /// Tokenises, runs the encoder and the head, and leaves the logits' gradient in `self.logits`: the number
+    /// of tokens and the loss.
+    fn forward(&mut self, input: Input<'_>, target: Target<'_>) -> Result<(usize, f32), Error> {
+        let Self { model, kernels, plan, task, workspace, moments, saved, logits, labels, .. } = self;
+        let tokenizer = Tokenizer::new(&model.root().vocabulary);
+        let length = tokenizer.encode(input, workspace.tokens)?;
+        let tokens = workspace.tokens.get(..length).unwrap_or_default();
+        if tokens.iter().all(|token| token.special == 1) {
+            return Err(Error::EmptyText);
+        }
+        let rows = answering_rows(task.kind, length);
+        let labels = labels.get_mut(..rows.max(2).min(plan.inference.tokens)).unwrap_or_default();
+        task::label_tokens(task, input, target, tokens, labels)?;
+        let value = if let Target::Value(value) = target { value } else { 0.0 };
+
+        let network = network(*model, kernels, task, &plan.layout, moments.parameters);
+        let (first, hidden) = (plan.layout.first_layer(), model.config().hidden_size);
+        let layers = model.config().num_hidden_layers;
+        let encoded = network.encode_observed(workspace, length, |layer, states| {
+            if layer < first || layer >= layers {
+                return;
+            }
+            let start = (layer - first) * plan.inference.tokens * hidden;
+            let place = saved.get_mut(start..start + states.len()).unwrap_or_default();
+            for (place, x) in place.iter_mut().zip(states) {
+                let rounded = half::f16::from_f32_const(*x);
+                *place = rounded.to_bits();
+                *x = rounded.to_f32_const();
+            }
+        });
+        let head = network.head(task.kind)?;
+        let logits = logits.get_mut(..rows * head.labels).unwrap_or_default();
+        let at_once = workspace.block.scales.len();
+        let states = workspace.residual.get(..rows * hidden).unwrap_or_default();
+        for (x, logits) in states.chunks(at_once * hidden).zip(logits.chunks_mut(at_once * head.labels)) {
+            let mut scratch = Scratch { rows: workspace.block.rows, scales: workspace.block.scales };
+            let features = head::features(&network, &head, x, &mut scratch, workspace.block.wide);
+            head::output(&network, &head, features, &mut scratch, logits);
+        }
+        if encoded.is_err() || !logits.iter().all(|x| x.is_finite()) {
+            self.skipped += 1;
+            return Err(Error::NotFinite);
+        }
+        let loss = loss::loss(kernels, task, logits, labels, value);
+        if loss.is_finite() {
+            return Ok((length, loss));
+        }
+        self.skipped += 1;
+        Err(Error::NotFinite)
+    }
+
+    /// Adds the gradients of what [`Tuner::forward`] left.
+    fn backward(&mut self, length: usize) {
+        let Self { model, kernels, plan, task, workspace, space, moments, saved, logits, .. } = self;
+        let hidden = model.config().hidden_size;
+        let (layout, layers) = (&plan.layout, model.config().num_hidden_layers);
+        let network = network(*model, kernels, task, layout, moments.parameters);
+        let rows = answering_rows(task.kind, length);
+        let first_layer = layout.first_layer();
+        if first_layer < layers {
+            space.gradient.get_mut(..length * hidden).unwrap_or_default().fill(0.0);
+        }
+        let at_once = (workspace.block.scales.len() / 2).max(1);
+        for first in (0..rows).step_by(at_once) {
+            let block = first..rows.min(first + at_once);
+            head_backward(&network, layout, workspace, space, moments.gradients, logits, block);
+        }
+        for (index, layer) in network.layers().enumerate().skip(first_layer).rev() {
+            let start = (index - first_layer) * plan.inference.tokens * hidden;
+            let input = saved.get(start..start + length * hidden).unwrap_or_default();
+            let backward = Backward { layer, kernels, length, input, goes_on: index > first_layer };
+            backward.run(workspace, space, &mut Gradients { layout, values: moments.gradients });
+        }
+    }
+}
+
+/// Rows of hidden states that a head answers from.
+fn answering_rows(kind: HeadKind, length: usize) -> usize {
+    match kind {
+        HeadKind::Classify | HeadKind::Regress => 1,
+        _ => length,
+    }
+}
+
+/// What is trained of a model for a task.
+fn layout(model: &Model<'_>, task: &Task<'_>, strategy: Strategy) -> Result<Layout, Error> {
+    check_labels(model, task.kind, task.labels.len(), strategy.head)?;
+    if model.head(task.kind).is_ok_and(|head| head.norm.is_some()) {
+        return Err(Error::InvalidStrategy("the model's head has a LayerNorm, which is not learned through"));
+    }
+    let layout = Layout {
+        config: *model.config(),
+        strategy,
+        width: head_width(model, task.kind),
+        labels: task.labels.len(),
+    };
+    if layout.is_empty() {
+        return Err(Error::InvalidStrategy("nothing is trained; name head, bias or lora"));
+    }
+    Ok(layout)
+}
+
+fn network<'n>(
+    model: Model<'n>,
+    kernels: &'static KernelSet,
+    task: &Task<'n>,
+    layout: &Layout,
+    parameters: &'n [f32],
+) -> Network<'n> {
+    let adapter = Adapter {
+        base: model.fingerprint(),
+        kind: task.kind,
+        labels: task.names(),
+        layout: *layout,
+        parameters,
+    };
+    Network { model, adapter: Some(adapter), kernels }
+}
+
+/// Back through the head for a block of rows: adds to the gradients of its output layer, and leaves the
+/// hidden states' gradient where layers are trained.
+fn head_backward(
+    network: &Network<'_>,
+    layout: &Layout,
+    workspace: &mut Workspace<'_>,
+    space: &mut BackwardSpace<'_>,
+    gradients: &mut [f32],
+    logits: &[f32],
+    rows: core::ops::Range<usize>,
+) {
+    let Network { model, kernels, adapter } = network;
+    let (hidden, width, labels, n) = (model.config().hidden_size, layout.width, layout.labels, rows.len());
+    let Some(Ok(head)) = adapter.map(|adapter| network.head(adapter.kind)) else { return };
+    let x = workspace.residual.get(rows.start * hidden..rows.end * hidden).unwrap_or_default();
+    let d = logits.get(rows.start * labels..rows.end * labels).unwrap_or_default();
+    let block = &mut workspace.block;
+    let mut scratch = Scratch { rows: block.rows, scales: block.scales };
+    let (before, rest) = block.wide.split_at_mut_checked(n * width).unwrap_or_default();
+    let dense = head.own.and_then(|head| head.dense.as_ref()).map(Dense::from);
+
+    if let Some(Ok([weight, bias])) =
+        layout.head().map(|(weight, bias)| gradients.get_disjoint_mut([weight, bias]))
+    {
+        let features = head::features(network, &head, x, &mut scratch, before);
+        for (d, x) in d.chunks_exact(labels).zip(features.chunks_exact(width)) {
+            (kernels.spread)(d, x, weight);
+            (kernels.spread)(&[1.0], d, bias);
+        }
+    }
+    let place = space.gradient.get_mut(rows.start * hidden..rows.end * hidden).unwrap_or_default();
+    if place.is_empty() {
+        return;
+    }
+    let mut turning = Transposing {
+        rows: scratch.rows,
+        scales: scratch.scales,
+        tiles: space.tiles,
+        row: space.row,
+        out: space.out,
+    };
+    let through = rest.get_mut(..n * width).unwrap_or_default();
+    // Without a dense layer the output layer's inputs are the hidden states themselves.
+    let (features, below) = if dense.is_some() { (through, place) } else { (place, &mut [][..]) };
+    features.fill(0.0);
+    if let Some((weight, _)) = head.trained {
+        for (d, features) in d.chunks_exact(labels).zip(features.chunks_exact_mut(width)) {
+            (kernels.combine)(d, weight, features);
+        }
+    } else if let Some(output) = head.own.and_then(|head| head.output.as_ref()) {
+        Dense::from(output).backward(kernels, &mut turning, Columns::all(output, d), features);
+    }
+    if let Some(dense) = dense {
+        let mut scratch = Scratch { rows: turning.rows, scales: turning.scales };
+        dense.forward(kernels, &mut scratch, x, before);
+        (kernels.gelu_backward)(features, before);
+        let features = &*features;
+        let mut turning = Transposing { rows: scratch.rows, scales: scratch.scales, ..turning };
+        dense.backward(kernels, &mut turning, Columns::all(dense.linear, features), below);
+    }
+}
+
+/// A head's own weights were divided by its input's smoothing, which a trained head does not have.
+fn unsmooth(smoothing: &[f32], parameters: &mut [f32], layout: &Layout) {
+    let Some((weight, _)) = layout.head() else { return };
+    for row in parameters.get_mut(weight).unwrap_or_default().chunks_exact_mut(layout.width) {
+        for (weight, factor) in row.iter_mut().zip(smoothing) {
+            *weight *= factor;
+        }
+    }
+}
