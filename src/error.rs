@@ -78,6 +78,11 @@ pub enum Error {
         /// The field.
         field: &'static str,
     },
+    /// A tuner's state does not fit the tuner.
+    InvalidTunerState {
+        /// What differs.
+        field: &'static str,
+    },
     /// The adapter, or the tuner's state, was learned on another model.
     ForeignAdapter {
         /// CRC-32C of the model that it was learned on.
@@ -170,6 +175,12 @@ impl fmt::Display for Error {
             Self::NotATunerState => f.write_str("magic: this is no tuner's state"),
             Self::InvalidAdapter { field } => {
                 write!(f, "adapter.{field}: contradicts the adapter's header or the model's config")
+            }
+            Self::InvalidTunerState { field } => {
+                write!(
+                    f,
+                    "the tuner's state has another {field} than this tuner; set it up as when it was saved"
+                )
             }
             Self::ForeignAdapter { expected, found } => write!(
                 f,

@@ -98,4 +98,4 @@ pub use plan::{Plan, TuningPlan};
 pub use tasks::Session;
 pub use tune::Tuner;
 pub use weights::strategy::Strategy;
-pub use weights::{Adapter, Aligned, HeadKind, Model};
+pub use weights::{Adapter, Aligned, Document, HeadKind, Model};

@@ -16,7 +16,7 @@ use electret::quantize::{quantize, self_test, verify};
 use electret::tasks::Batch;
 use electret::text::Input;
 use electret::weights::{AlignedBytes, HeadKind};
-use electret::{Arena, ElectraConfig, Model, Plan, SMALL, Session, TINY};
+use electret::{Arena, Document, ElectraConfig, Model, Plan, SMALL, Session, TINY};
 
 /// Counts what this thread allocates.
 struct Counting;

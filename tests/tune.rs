@@ -11,7 +11,7 @@ use electret::kernels;
 use electret::text::Input;
 use electret::tune::{Settings, Step, Target, Task};
 use electret::weights::AlignedBytes;
-use electret::{Adapter, Error, Model, Plan, SMALL, Session, Strategy, TINY, Tuner, TuningPlan};
+use electret::{Adapter, Document, Error, Model, Plan, SMALL, Session, Strategy, TINY, Tuner, TuningPlan};
 
 const LABELS: [&str; 2] = ["question", "statement"];
 
@@ -132,7 +132,7 @@ fn a_loss_that_is_no_number_is_skipped_and_counted() {
         let good = tuner.adapter().parameters.to_vec();
         tuner.parameters_mut()[0] = f32::INFINITY;
         assert_eq!(tuner.learn("where?".into(), Target::Class(0)), Err(Error::NotFinite));
-        assert_eq!((tuner.skipped(), tuner.step()), (1, Step::Empty));
+        assert_eq!((tuner.progress().skipped, tuner.step()), (1, Step::Empty));
         tuner.parameters_mut().copy_from_slice(&good);
         tuner.learn("where?".into(), Target::Class(0)).unwrap();
         assert!(matches!(tuner.step(), Step::Taken { .. }));

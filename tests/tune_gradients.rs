@@ -273,11 +273,10 @@ fn check(case: &Case, strategy: Strategy) -> Option<usize> {
     if !strategy.head && own != Ok(case.labels.len()) {
         return None;
     }
-    let width = model.head(case.kind).ok().and_then(|head| Some(head.dense.as_ref()?.outputs()));
     let layout = Layout {
         config: *model.config(),
         strategy,
-        width: width.unwrap_or(model.config().hidden_size),
+        width: model.head_width(case.kind),
         labels: case.labels.len(),
     };
     let mut reference: Option<Vec<f32>> = None;

@@ -34,9 +34,11 @@
 
 mod loss;
 mod optimizer;
+mod state;
 mod task;
 
 pub use optimizer::Settings;
+pub use state::{Progress, State};
 pub use task::{Target, Task, word_spans};
 
 use crate::arena::Carver;
@@ -49,7 +51,7 @@ use crate::random::Random;
 use crate::tasks::head;
 use crate::text::{Input, Tokenizer};
 use crate::weights::strategy::{Layout, NormPart, Part, Strategy};
-use crate::weights::{Adapter, HeadKind, Model, check_labels, head_width, native};
+use crate::weights::{Adapter, HeadKind, Model, check_labels, native};
 use crate::{Error, TuningPlan};
 use optimizer::Moments;
 
@@ -83,14 +85,14 @@ pub struct Tuner<'m, 'a> {
     logits: &'a mut [f32],
     /// What each token teaches.
     labels: &'a mut [u16],
-    steps: u32,
-    skipped: u32,
-    examples: u32,
+    /// Examples whose gradients no step has applied.
+    pending: u32,
+    progress: Progress,
 }
 
 impl core::fmt::Debug for Tuner<'_, '_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Tuner({}, {} steps)", self.plan.layout.strategy, self.steps)
+        write!(f, "Tuner({}, {} steps)", self.plan.layout.strategy, self.progress.steps)
     }
 }
 
@@ -164,9 +166,8 @@ impl<'m, 'a> Tuner<'m, 'a> {
                 row: carver.take(plan.row)?,
                 out: carver.take(plan.out)?,
             },
-            steps: 0,
-            skipped: 0,
-            examples: 0,
+            pending: 0,
+            progress: Progress::default(),
         };
         tuner.start();
         Ok(tuner)
@@ -226,7 +227,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
     pub fn learn(&mut self, input: Input<'_>, target: Target<'_>) -> Result<f32, Error> {
         let (length, loss) = self.forward(input, target)?;
         self.backward(length);
-        self.examples += 1;
+        self.pending += 1;
         Ok(loss)
     }
 
@@ -240,18 +241,20 @@ impl<'m, 'a> Tuner<'m, 'a> {
 
     /// Moves the parameters by the mean gradient of the examples since the last step.
     pub fn step(&mut self) -> Step {
-        let examples = core::mem::take(&mut self.examples);
+        let examples = core::mem::take(&mut self.pending);
         if examples == 0 {
             return Step::Empty;
         }
+        self.progress.learned += u64::from(examples);
         let gradient_norm = self.moments.gradient_norm(self.kernels, examples);
         if !gradient_norm.is_finite() {
             self.moments.gradients.fill(0.0);
-            self.skipped += 1;
+            self.progress.skipped += 1;
             return Step::Skipped;
         }
-        self.steps += 1;
-        self.moments.step(&self.plan.layout, &self.settings, self.steps, examples, gradient_norm);
+        self.progress.steps += 1;
+        let (layout, step) = (&self.plan.layout, self.progress.steps);
+        self.moments.step(layout, &self.settings, step, examples, gradient_norm);
         Step::Taken { gradient_norm }
     }
 
@@ -276,14 +279,9 @@ impl<'m, 'a> Tuner<'m, 'a> {
         self.moments.parameters
     }
 
-    /// Steps taken.
-    pub fn steps(&self) -> u32 {
-        self.steps
-    }
-
-    /// Steps and examples that were thrown away because they led to no finite number.
-    pub fn skipped(&self) -> u32 {
-        self.skipped
+    /// Steps taken, what was thrown away, and examples learned.
+    pub fn progress(&self) -> Progress {
+        self.progress
     }
 
     /// The plan of the arena.
@@ -331,14 +329,14 @@ impl<'m, 'a> Tuner<'m, 'a> {
             head::output(&network, &head, features, &mut scratch, logits);
         }
         if encoded.is_err() || !logits.iter().all(|x| x.is_finite()) {
-            self.skipped += 1;
+            self.progress.skipped += 1;
             return Err(Error::NotFinite);
         }
         let loss = loss::loss(kernels, task, logits, labels, value);
         if loss.is_finite() {
             return Ok((length, loss));
         }
-        self.skipped += 1;
+        self.progress.skipped += 1;
         Err(Error::NotFinite)
     }
 
@@ -384,7 +382,7 @@ fn layout(model: &Model<'_>, task: &Task<'_>, strategy: Strategy) -> Result<Layo
     let layout = Layout {
         config: *model.config(),
         strategy,
-        width: head_width(model, task.kind),
+        width: model.head_width(task.kind),
         labels: task.labels.len(),
     };
     if layout.is_empty() {

@@ -20,7 +20,8 @@ use core::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::header::{FileKind, HEADER_BYTES, Header};
+use super::document::{Document, Take};
+use super::header::{FileKind, Header};
 use super::strategy::{Layout, Lora, MAX_RANK, NormPart, Part, Parts, Strategy};
 use super::{HeadKind, Model};
 use crate::Error;
@@ -44,9 +45,14 @@ impl<'a> Labels<'a> {
         names.iter().copied().chain(lines.lines())
     }
 
-    /// Bytes of all names, each with a line end, padded.
+    /// Bytes of all names, each with a line end.
+    fn unpadded(&self) -> usize {
+        self.iter().map(|name| name.len() + 1).sum()
+    }
+
+    /// The same, padded.
     fn bytes(&self) -> usize {
-        self.iter().map(|name| name.len() + 1).sum::<usize>().next_multiple_of(4)
+        self.unpadded().next_multiple_of(4)
     }
 }
 
@@ -107,7 +113,7 @@ impl<'a> Adapter<'a> {
         let layout = Layout {
             config: *model.config(),
             strategy: strategy_of(&record)?,
-            width: head_width(model, kind),
+            width: model.head_width(kind),
             labels: record.labels as usize,
         };
         check_labels(model, kind, layout.labels, layout.strategy.head).map_err(|_| invalid("labels"))?;
@@ -121,33 +127,15 @@ impl<'a> Adapter<'a> {
         Ok(Self { base: record.base, kind, labels, layout, parameters })
     }
 
-    /// Bytes of the file.
-    pub fn bytes(&self) -> usize {
-        HEADER_BYTES + size_of::<Record>() + self.labels.bytes() + size_of_val(self.parameters)
-    }
-
-    /// Writes the file to the front of `out`, [`Adapter::bytes`] long.
-    ///
-    /// # Errors
-    /// [`Error::ArenaTooSmall`] if it does not fit.
-    pub fn write<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], Error> {
-        let (needed, found) = (self.bytes(), out.len());
-        let file = out.get_mut(..needed).ok_or(Error::ArenaTooSmall { needed, found })?;
-        let (header, payload) = file.split_at_mut(HEADER_BYTES.min(needed));
-        let (record, rest) = payload.split_at_mut(size_of::<Record>().min(payload.len()));
-        let (names, parameters) = rest.split_at_mut(self.labels.bytes().min(rest.len()));
-        record.copy_from_slice(bytemuck::bytes_of(&self.record()));
-        names.fill(b'\n');
-        let mut at = 0;
+    /// What stands in front of the parameters: the record and the names.
+    pub(crate) fn preamble(&self, take: &mut Take<'_>) -> Result<(), Error> {
+        take(bytemuck::bytes_of(&self.record()))?;
         for name in self.labels.iter() {
-            if let Some(place) = names.get_mut(at..at + name.len()) {
-                place.copy_from_slice(name.as_bytes());
-            }
-            at += name.len() + 1;
+            take(name.as_bytes())?;
+            take(b"\n")?;
         }
-        parameters.copy_from_slice(bytemuck::cast_slice(self.parameters));
-        header.copy_from_slice(&Header::of(FileKind::Adapter, payload).to_bytes());
-        Ok(file)
+        let padding = self.labels.bytes() - self.labels.unpadded();
+        take(b"\n\n\n".get(..padding).unwrap_or_default())
     }
 
     fn record(&self) -> Record {
@@ -195,6 +183,15 @@ impl<'a> Adapter<'a> {
     }
 }
 
+impl Document for Adapter<'_> {
+    const KIND: FileKind = FileKind::Adapter;
+
+    fn payload(&self, take: &mut Take<'_>) -> Result<(), Error> {
+        self.preamble(take)?;
+        take(bytemuck::cast_slice(self.parameters))
+    }
+}
+
 /// A and Bᵀ of a low-rank update, `[rank, inputs]` and `[rank, outputs]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LowRank<'a> {
@@ -218,12 +215,6 @@ fn strategy_of(record: &Record) -> Result<Strategy, Error> {
         layers => layers as usize,
     };
     Ok(Strategy { head: record.head == 1, bias_layers, lora })
-}
-
-/// Inputs of a head's output layer: what the model's own head of that kind has, or the hidden size.
-pub(crate) fn head_width(model: &Model<'_>, kind: HeadKind) -> usize {
-    let dense = model.head(kind).ok().and_then(|head| head.dense.as_ref());
-    dense.map_or(model.config().hidden_size, |dense| dense.outputs())
 }
 
 /// Whether a head of that kind may have that many outputs; one that is not trained has the model's.

@@ -10,7 +10,7 @@
 //! | 28..60 | zero |
 //! | 60..64 | CRC-32C of bytes 0..60 |
 
-use crc::{CRC_32_ISCSI, Crc, Table};
+use crc::{CRC_32_ISCSI, Crc, Digest, Table};
 
 use crate::Error;
 
@@ -41,7 +41,7 @@ impl FileKind {
     }
 }
 
-pub(crate) const CRC_32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
+static CRC_32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
 /// A header's fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +59,14 @@ pub struct Header {
 impl Header {
     /// The header that goes in front of `payload`.
     pub fn of(kind: FileKind, payload: &[u8]) -> Self {
-        Self {
-            kind,
-            version: FORMAT_VERSION,
-            payload_length: payload.len() as u64,
-            payload_crc: CRC_32C.checksum(payload),
-        }
+        let mut header = Self::begin(kind);
+        header.add(payload);
+        header.finish()
+    }
+
+    /// The header of a payload that comes piece by piece.
+    pub(super) fn begin(kind: FileKind) -> HeaderDigest {
+        HeaderDigest { kind, payload_length: 0, crc: CRC_32C.digest() }
     }
 
     /// As it stands in a file.
@@ -120,5 +122,24 @@ impl Header {
             return Err(Error::FileTruncated { expected, found: file.len() as u64 });
         };
         if CRC_32C.checksum(payload) == self.payload_crc { Ok(payload) } else { Err(Error::PayloadDamaged) }
+    }
+}
+
+/// A header whose payload is being read.
+pub(super) struct HeaderDigest {
+    kind: FileKind,
+    payload_length: u64,
+    crc: Digest<'static, u32, Table<1>>,
+}
+
+impl HeaderDigest {
+    pub fn add(&mut self, piece: &[u8]) {
+        self.payload_length += piece.len() as u64;
+        self.crc.update(piece);
+    }
+
+    pub fn finish(self) -> Header {
+        let Self { kind, payload_length, crc } = self;
+        Header { kind, version: FORMAT_VERSION, payload_length, payload_crc: crc.finalize() }
     }
 }

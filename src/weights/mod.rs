@@ -5,6 +5,7 @@
 //! the shape its config says, or with an error that names the field.
 
 mod adapter;
+mod document;
 pub mod format;
 mod header;
 mod linear;
@@ -13,7 +14,8 @@ pub mod owned;
 pub mod strategy;
 
 pub use adapter::{Adapter, Labels};
-pub(crate) use adapter::{LowRank, check_labels, head_width};
+pub(crate) use adapter::{LowRank, check_labels};
+pub use document::{Document, Take};
 pub use format::{Channels, HeadKind, Tile};
 pub use header::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header};
 #[cfg(feature = "std")]
@@ -103,6 +105,13 @@ impl<'m> Model<'m> {
     /// [`Error::NoSuchHead`].
     pub fn head(&self, kind: HeadKind) -> Result<&'m Head, Error> {
         self.root.heads.iter().find(|head| head.kind == kind).ok_or(Error::NoSuchHead(kind.name()))
+    }
+
+    /// Inputs of the output layer of a head of that kind: those of the model's own, or the hidden size, which
+    /// a learned head has where the model has none.
+    pub fn head_width(&self, kind: HeadKind) -> usize {
+        let dense = self.head(kind).ok().and_then(|head| head.dense.as_ref());
+        dense.map_or(self.config.hidden_size, |dense| dense.outputs())
     }
 }
 

@@ -10,10 +10,12 @@ use electret::kernels::{self, KernelSet, LayerNorm, Matmul, RowScale};
 use electret::quantize::quantize;
 use electret::tasks::Batch;
 use electret::text::Token;
+use electret::tune::{Settings, Target, Task};
 use electret::weights::{AlignedBytes, Channels, Tile};
-use electret::{HeadKind, Model, Plan, Session};
+use electret::{HeadKind, Model, Plan, Session, Tuner};
 use serde_json::{Value, json};
 
+use super::tune::{parse_strategy, tuning_plan};
 use super::{ModelFile, Output, preset};
 
 /// Milliseconds a sequence, tokens a second, GOP/s, and the share of this machine's measured peak.
@@ -44,6 +46,12 @@ pub struct Bench {
     /// Time the primitives too.
     #[arg(long)]
     primitives: bool,
+    /// Steps of learning instead of answers: a strategy as `tune` takes it.
+    #[arg(long, value_name = "STRATEGY")]
+    tune: Option<String>,
+    /// Sequences a step of learning.
+    #[arg(long, default_value_t = 8, value_name = "SEQUENCES")]
+    batch: usize,
     /// Seconds spent on each line.
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     seconds: f64,
@@ -62,6 +70,9 @@ impl Bench {
             None => lengths.into_iter().filter(|&tokens| tokens <= limit).collect(),
         };
         ensure!(self.rows != Some(0), "--rows 0: at least one row is worked at a time");
+        if let Some(strategy) = &self.tune {
+            return self.learning(model, strategy, &lengths);
+        }
         let mut sets = Vec::new();
         for set in self.sets()? {
             let peak = peak(set);
@@ -137,6 +148,44 @@ impl Bench {
 }
 
 impl Bench {
+    /// Times steps of learning two classes: forward, backward and AdamW over `--batch` sequences.
+    fn learning(&self, model: Model<'_>, strategy: &str, lengths: &[usize]) -> Result<()> {
+        let mut rows = Vec::new();
+        if !self.output.json {
+            say!("{:16} tokens  sequences      min ms   median ms    tokens/s", "strategy");
+        }
+        for (set, &tokens) in self.sets()?.into_iter().flat_map(|set| lengths.iter().map(move |n| (set, n))) {
+            ensure!(tokens >= 3, "--seq {tokens}: a sequence to learn from has at least 3 tokens");
+            let plan = tuning_plan(&model, HeadKind::Classify, parse_strategy(strategy)?, 2, tokens);
+            let mut arena = AlignedBytes::zeroed(plan.bytes());
+            let task = Task::classify(&["no", "yes"]);
+            let mut tuner = Tuner::with(model, arena.as_mut_slice(), plan, task, Settings::default(), set)?;
+            let text = "the ".repeat(tokens - 2);
+            let mut refused = None;
+            let times = repeat(Duration::from_secs_f64(self.seconds), || {
+                for index in 0..self.batch {
+                    refused = tuner.learn(text.as_str().into(), Target::Class(index % 2)).err().or(refused);
+                }
+                black_box(tuner.step());
+            });
+            if let Some(error) = refused {
+                return Err(error.into());
+            }
+            let (min, median) = (times[0] * 1e3, times[times.len() / 2] * 1e3);
+            let rate = (tokens * self.batch) as f64 / median * 1e3;
+            if !self.output.json {
+                say!("{strategy:16} {tokens:6} {:10} {min:11.2} {median:11.2} {rate:11.0}", self.batch);
+            }
+            rows.push(json!({"strategy": strategy, "kernels": set.name, "seq": tokens, "batch": self.batch, "ms": min,
+                             "median_ms": median, "tokens_per_second": rate, "arena_bytes": plan.bytes(),
+                             "steps": times.len()}));
+        }
+        if self.output.json {
+            say!("{}", Value::from(rows));
+        }
+        Ok(())
+    }
+
     /// Times 64 sequences, the longest sixteen times the shortest, on one thread and on `threads`.
     fn batch(&self, model: Model<'_>, threads: usize) -> Result<Value> {
         let config = model.config();

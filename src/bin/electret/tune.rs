@@ -8,7 +8,9 @@ use electret::evaluate::{Labelled, Metric, Truth, score};
 use electret::tune::{Settings, Step, Task};
 use electret::weights::AlignedBytes;
 use electret::weights::strategy::Layout;
-use electret::{Adapter, Error, HeadKind, Model, Plan, Session, Strategy, Tuner, TuningPlan, kernels};
+use electret::{
+    Adapter, Document, Error, HeadKind, Model, Plan, Session, Strategy, Tuner, TuningPlan, kernels,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -84,19 +86,14 @@ pub struct Evaluate {
 }
 
 /// Rows and strips of a computer's blocks: enough memory is there.
-const BLOCK_ROWS: usize = 64;
+const BLOCK_ROWS: usize = 128;
 const STRIPS: usize = 8;
 
 impl Tune {
     pub fn run(&self) -> Result<()> {
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;
-        let strategy = Strategy::parse(&self.strategy).with_context(|| {
-            format!(
-                "--strategy {}: wanted are head, bias, lora:RANK:LAYERS or several joined by +",
-                self.strategy
-            )
-        })?;
+        let strategy = parse_strategy(&self.strategy)?;
         ensure!(self.epochs > 0 && self.batch_size > 0, "--epochs and --batch-size must be at least 1");
         let train = Labelled::read(&self.train, known_labels(&model, None, strategy.head)?)?;
         let dev =
@@ -117,10 +114,7 @@ impl Tune {
             ..Settings::default()
         };
         let tokens = tokens(&model, self.seq, 128)?;
-        let width = model.head(task.kind).ok().and_then(|head| Some(head.dense.as_ref()?.outputs()));
-        let width = width.unwrap_or(model.config().hidden_size);
-        let layout = Layout { config: *model.config(), strategy, width, labels: names.len() };
-        let plan = TuningPlan::with_blocks(layout, tokens, BLOCK_ROWS, STRIPS);
+        let plan = tuning_plan(&model, task.kind, strategy, names.len(), tokens);
         let mut arena = AlignedBytes::zeroed(plan.bytes());
         let mut tuner = Tuner::with(model, arena.as_mut_slice(), plan, task, settings, kernels::best())?;
         log::info!(
@@ -128,7 +122,7 @@ impl Tune {
             train.examples.len(),
             task.kind.name(),
             names.len(),
-            layout.len()
+            plan.layout.len()
         );
         let mut curve = Vec::new();
         for epoch in 1..=self.epochs {
@@ -147,11 +141,11 @@ impl Tune {
         let mut file = vec![0; adapter.bytes()];
         write_whole(&self.out, adapter.write(&mut file)?)?;
         if self.output.json {
-            let row = json!({"adapter": self.out.display().to_string(), "bytes": file.len(), "skipped": tuner.skipped(),
+            let row = json!({"adapter": self.out.display().to_string(), "bytes": file.len(), "skipped": tuner.progress().skipped,
                              "curve": curve});
             say!("{row}");
         } else {
-            say!("{}: {} bytes, {} steps", self.out.display(), file.len(), tuner.steps());
+            say!("{}: {} bytes, {} steps", self.out.display(), file.len(), tuner.progress().steps);
         }
         Ok(())
     }
@@ -207,6 +201,24 @@ impl Evaluate {
         }
         Ok(())
     }
+}
+
+/// A strategy as the command line gives it.
+pub fn parse_strategy(text: &str) -> Result<Strategy> {
+    let wanted = "wanted are head, bias[:LAYERS], lora:RANK:LAYERS[:PARTS] or several joined by +";
+    Strategy::parse(text).with_context(|| format!("strategy {text}: {wanted}"))
+}
+
+/// The plan of a computer, which has the memory for large blocks.
+pub fn tuning_plan(
+    model: &Model<'_>,
+    kind: HeadKind,
+    strategy: Strategy,
+    labels: usize,
+    tokens: usize,
+) -> TuningPlan {
+    let layout = Layout { config: *model.config(), strategy, width: model.head_width(kind), labels };
+    TuningPlan::with_blocks(layout, tokens, BLOCK_ROWS, STRIPS)
 }
 
 fn answer(
