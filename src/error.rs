@@ -90,6 +90,21 @@ pub enum Error {
         /// CRC-32C of the model at hand.
         found: u32,
     },
+    /// A store has no room for the document; everything in it is as it was.
+    StoreFull {
+        /// Bytes that all documents would take.
+        needed: usize,
+        /// Bytes that they may take.
+        capacity: usize,
+    },
+    /// A disk has no room for the document; the old one is as it was.
+    DiskFull,
+    /// Flash, or a file system, refused to read, write or erase; the log says how.
+    StoreFailed,
+    /// What a store holds is not what was written to it.
+    StoreDamaged,
+    /// A flash, or a range of it, that a store cannot use.
+    FlashGeometry(&'static str),
     /// The strategy trains nothing that the task can learn with.
     InvalidStrategy(&'static str),
     /// A setting of the tuner is out of its range.
@@ -186,6 +201,18 @@ impl fmt::Display for Error {
                 f,
                 "adapter.base: learned on the model {expected:08x}, this is {found:08x}; use that model or tune again"
             ),
+            Self::StoreFull { needed, capacity } => write!(
+                f,
+                "the store has room for {capacity} bytes where {needed} are needed; remove an adapter or enlarge it"
+            ),
+            Self::DiskFull => f.write_str("the disk is full; the old document is still there, make room and try again"),
+            Self::StoreFailed => {
+                f.write_str("the store could not be read or written, perhaps a worn-out page; what it held is as it was")
+            }
+            Self::StoreDamaged => f.write_str(
+                "the store holds something else than was written to it; erase it, and tune again or restore a copy",
+            ),
+            Self::FlashGeometry(why) => write!(f, "flash {why}"),
             Self::InvalidStrategy(why) => write!(f, "strategy: {why}"),
             Self::InvalidSetting { field, range } => write!(f, "settings.{field}: must be {range}"),
             Self::LabelOutOfRange { label, labels } => {

@@ -32,11 +32,14 @@
 //! }
 //! ```
 
+mod guard;
 mod loss;
 mod optimizer;
 mod state;
+pub mod store;
 mod task;
 
+pub use guard::{Guard, GuardPlan, Rounds, Verdict};
 pub use optimizer::Settings;
 pub use state::{Progress, State};
 pub use task::{Target, Task, word_spans};

@@ -13,8 +13,10 @@
 //! again.
 
 use super::Tuner;
+use super::optimizer::Moments;
+use super::store::{Source, check_payload, copy_overlap, take_payload};
 use crate::Error;
-use crate::weights::{Adapter, Document, FileKind, Header, Take};
+use crate::weights::{Adapter, Document, FileKind, Take};
 
 /// A view of a tuner's state, to be written down.
 #[derive(Debug)]
@@ -81,44 +83,51 @@ impl Tuner<'_, '_> {
     /// there, under the same settings.
     ///
     /// # Errors
-    /// What [`Header::parse`] and [`Header::payload`] say; [`Error::ForeignAdapter`];
-    /// [`Error::InvalidTunerState`] for another task, other labels or another strategy;
-    /// [`Error::NotFinite`]. The tuner is as it was then.
+    /// What [`Header::parse`](crate::weights::Header::parse) says, [`Error::FileTruncated`],
+    /// [`Error::PayloadDamaged`]; [`Error::ForeignAdapter`]; [`Error::InvalidTunerState`] for another task,
+    /// other labels or another strategy; [`Error::NotFinite`]. The tuner is as it was then.
     pub fn restore(&mut self, file: &[u8]) -> Result<(), Error> {
-        let payload = Header::parse(FileKind::TunerState, file)?.payload(file)?;
-        let mut rest = self.matching(payload)?;
-        let invalid = Error::InvalidTunerState { field: "length" };
-        let progress = rest.split_off(..PROGRESS_BYTES).and_then(<[u8]>::first_chunk).ok_or(invalid)?;
-        let moments = &mut self.moments;
-        if rest.len() != 3 * size_of_val(moments.parameters) {
-            return Err(invalid);
-        }
-        if !rest.as_chunks().0.iter().all(|&bytes| f32::from_le_bytes(bytes).is_finite()) {
-            return Err(Error::NotFinite);
-        }
-        for values in [&mut *moments.parameters, moments.first, moments.second] {
-            let values: &mut [u8] = bytemuck::cast_slice_mut(values);
-            values.copy_from_slice(rest.split_off(..values.len()).unwrap_or_default());
-        }
-        moments.gradients.fill(0.0);
-        self.pending = 0;
-        self.progress = Progress::from_bytes(progress);
-        Ok(())
+        self.restore_from(&mut |take| take(file))
     }
 
-    /// What follows in `payload` behind the record and the names, which must be this tuner's.
-    fn matching<'p>(&self, payload: &'p [u8]) -> Result<&'p [u8], Error> {
-        let base = self.model.fingerprint();
-        if let Some(found) = payload.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
-            && found != base[0]
-        {
-            return Err(Error::ForeignAdapter { expected: found, found: base[0] });
+    /// The same from a document that comes piece by piece.
+    pub(super) fn restore_from(&mut self, source: &mut Source<'_>) -> Result<(), Error> {
+        let here = self.adapter();
+        let (preamble, base) = (here.preamble_bytes(), here.base);
+        let floats = preamble + PROGRESS_BYTES;
+        let end = floats + 3 * size_of_val(here.parameters);
+        let check = |at: usize, piece: &[u8]| {
+            if let Some(found) = piece.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+                && at == 0
+                && found != base[0]
+            {
+                return Err(Error::ForeignAdapter { expected: found, found: base[0] });
+            }
+            if at + piece.len() > end || !here.preamble_agrees(at, piece) {
+                return Err(Error::InvalidTunerState { field: "task or strategy" });
+            }
+            let values = piece.get(floats.saturating_sub(at)..).unwrap_or_default();
+            let finite = values.as_chunks().0.iter().all(|&bytes| f32::from_le_bytes(bytes).is_finite());
+            if finite { Ok(()) } else { Err(Error::NotFinite) }
+        };
+        if check_payload(FileKind::TunerState, source, check)? != end {
+            return Err(Error::InvalidTunerState { field: "length" });
         }
-        let mut rest = payload;
-        self.adapter().preamble(&mut |piece| {
-            let same = rest.split_off(..piece.len()) == Some(piece);
-            if same { Ok(()) } else { Err(Error::InvalidTunerState { field: "task or strategy" }) }
+        let Moments { parameters, gradients, first, second } = &mut self.moments;
+        let mut progress = [0; PROGRESS_BYTES];
+        take_payload(source, |at, piece| {
+            copy_overlap(at, piece, preamble, &mut progress);
+            let mut start = floats;
+            for values in [&mut **parameters, first, second] {
+                let values: &mut [u8] = bytemuck::cast_slice_mut(values);
+                copy_overlap(at, piece, start, values);
+                start += values.len();
+            }
+            Ok(())
         })?;
-        Ok(rest)
+        gradients.fill(0.0);
+        self.pending = 0;
+        self.progress = Progress::from_bytes(&progress);
+        Ok(())
     }
 }

@@ -138,6 +138,24 @@ impl<'a> Adapter<'a> {
         take(b"\n\n\n".get(..padding).unwrap_or_default())
     }
 
+    /// Bytes of it.
+    pub(crate) fn preamble_bytes(&self) -> usize {
+        size_of::<Record>() + self.labels.bytes()
+    }
+
+    /// Whether `piece`, at place `at` of a payload, has the preamble's bytes where it overlaps it.
+    pub(crate) fn preamble_agrees(&self, at: usize, piece: &[u8]) -> bool {
+        let (mut start, mut agrees) = (0usize, true);
+        let compared = self.preamble(&mut |own| {
+            let theirs = piece.get(start.saturating_sub(at)..).unwrap_or_default();
+            let ours = own.get(at.saturating_sub(start)..).unwrap_or_default();
+            agrees &= ours.iter().zip(theirs).all(|(a, b)| a == b);
+            start += own.len();
+            Ok(())
+        });
+        compared.is_ok() && agrees
+    }
+
     fn record(&self) -> Record {
         let Strategy { head, bias_layers, lora } = self.layout.strategy;
         let lora = lora.map(|lora| (lora.parts.bits(), lora.rank as u32, lora.last_layers as u32));

@@ -2,7 +2,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 0..8 | magic: `\x89ELECTRT` of a model, `\x89ELADAPT` of an adapter, `\x89ELTUNER` of a tuner's state |
+//! | 0..8 | magic: `\x89ELECTRT` of a model, `\x89ELADAPT` of an adapter, … ([`FileKind`]) |
 //! | 8..12 | format version |
 //! | 12..16 | flags, 0 |
 //! | 16..24 | payload length in bytes |
@@ -29,6 +29,10 @@ pub enum FileKind {
     Adapter,
     /// All that a [`Tuner`](crate::tune::Tuner) needs to go on.
     TunerState,
+    /// What a [`Guard`](crate::tune::Guard) remembers.
+    Guard,
+    /// Which adapter of a [`Store`](crate::tune::store::Store) is active.
+    Active,
 }
 
 impl FileKind {
@@ -37,11 +41,13 @@ impl FileKind {
             Self::Model => *b"\x89ELECTRT",
             Self::Adapter => *b"\x89ELADAPT",
             Self::TunerState => *b"\x89ELTUNER",
+            Self::Guard => *b"\x89ELGUARD",
+            Self::Active => *b"\x89ELACTIV",
         }
     }
 }
 
-static CRC_32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
+pub(crate) static CRC_32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
 /// A header's fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +71,7 @@ impl Header {
     }
 
     /// The header of a payload that comes piece by piece.
-    pub(super) fn begin(kind: FileKind) -> HeaderDigest {
+    pub(crate) fn begin(kind: FileKind) -> HeaderDigest {
         HeaderDigest { kind, payload_length: 0, crc: CRC_32C.digest() }
     }
 
@@ -97,6 +103,7 @@ impl Header {
                 FileKind::Model => Error::NotAnElectretFile,
                 FileKind::Adapter => Error::NotAnAdapter,
                 FileKind::TunerState => Error::NotATunerState,
+                FileKind::Guard | FileKind::Active => Error::StoreDamaged,
             });
         }
         let version = word(8);
@@ -113,6 +120,19 @@ impl Header {
         Ok(Self { kind, version, payload_length, payload_crc: word(24) })
     }
 
+    /// Whether the payload that `found` was made of is this header's.
+    ///
+    /// # Errors
+    /// [`Error::FileTruncated`], [`Error::PayloadDamaged`].
+    pub(crate) fn compare(&self, found: &Self) -> Result<(), Error> {
+        if found.payload_length != self.payload_length {
+            let whole = |length: u64| length.saturating_add(HEADER_BYTES as u64);
+            let (expected, found) = (whole(self.payload_length), whole(found.payload_length));
+            return Err(Error::FileTruncated { expected, found });
+        }
+        if found.payload_crc == self.payload_crc { Ok(()) } else { Err(Error::PayloadDamaged) }
+    }
+
     /// The payload behind the header, whole and undamaged.
     pub fn payload<'a>(&self, file: &'a [u8]) -> Result<&'a [u8], Error> {
         let rest = file.get(HEADER_BYTES..).unwrap_or_default();
@@ -126,7 +146,7 @@ impl Header {
 }
 
 /// A header whose payload is being read.
-pub(super) struct HeaderDigest {
+pub(crate) struct HeaderDigest {
     kind: FileKind,
     payload_length: u64,
     crc: Digest<'static, u32, Table<1>>,

@@ -17,6 +17,7 @@ pub use adapter::{Adapter, Labels};
 pub(crate) use adapter::{LowRank, check_labels};
 pub use document::{Document, Take};
 pub use format::{Channels, HeadKind, Tile};
+pub(crate) use header::CRC_32C;
 pub use header::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header};
 #[cfg(feature = "std")]
 pub use owned::AlignedBytes;

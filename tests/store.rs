@@ -1,0 +1,520 @@
+//! What was learned outlives the power: a flash that loses it at every single operation, torn writes included,
+//! worn-out pages, a full store, and files.
+
+#![cfg(feature = "convert")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::golden::Golden;
+use electret::quantize::quantize;
+use electret::tune::store::{FlashStore, FolderStore, Place, Store};
+use electret::tune::{Settings, Step, Target, Task};
+use electret::weights::{AlignedBytes, FileKind, Take};
+use electret::{Document, Error, Model, Strategy, Tuner};
+use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
+
+/// A NOR flash in memory: `PAGE` bytes are erased at once, up to `PROGRAM` bytes programmed at once, in words of
+/// `WORD` bytes, each once between two erasures (and once more to all zeros, as flash with error correction
+/// allows).
+#[derive(Clone)]
+struct Chip<const PAGE: usize, const PROGRAM: usize, const WORD: usize> {
+    bytes: Vec<u8>,
+    /// Words that were programmed since they were erased.
+    programmed: Vec<bool>,
+    /// Program and erase operations so far.
+    operations: usize,
+    /// The operation during which the power fails, and how far that operation comes.
+    cut: Option<(usize, Torn)>,
+    dead: bool,
+    /// A page that takes no program operation any more; or, silently, loses bits.
+    worn: Option<(usize, Wear)>,
+    random: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Torn {
+    /// The power fails before anything happens.
+    Before,
+    /// The first half happens, to the middle of a byte.
+    Half,
+    /// Each bit changes or does not.
+    Bits,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Wear {
+    Refuses,
+    LosesBits,
+}
+
+#[derive(Debug)]
+enum Fault {
+    PowerLost,
+    WornOut,
+    Misuse(&'static str),
+}
+
+impl NorFlashError for Fault {
+    fn kind(&self) -> NorFlashErrorKind {
+        NorFlashErrorKind::Other
+    }
+}
+
+impl<const PAGE: usize, const PROGRAM: usize, const WORD: usize> Chip<PAGE, PROGRAM, WORD> {
+    fn new(pages: usize) -> Self {
+        let (bytes, programmed) = (vec![0xff; pages * PAGE], vec![false; pages * PAGE / WORD]);
+        Self { bytes, programmed, operations: 0, cut: None, dead: false, worn: None, random: 0x5eed }
+    }
+
+    /// The power comes back.
+    fn reboot(&mut self) {
+        (self.dead, self.cut) = (false, None);
+    }
+
+    fn next_random(&mut self) -> u8 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 32) as u8
+    }
+
+    /// Counts an operation: how far it comes, if this is the one that the power fails in.
+    fn begin(&mut self) -> Result<Option<Torn>, Fault> {
+        if self.dead {
+            return Err(Fault::PowerLost);
+        }
+        let here = self.cut.filter(|&(at, _)| at == self.operations);
+        self.operations += 1;
+        self.dead = here.is_some();
+        Ok(here.map(|(_, torn)| torn))
+    }
+
+    /// Lets `count` bytes from `start` on become what `new` says, as far as the operation comes.
+    fn change(
+        &mut self,
+        start: usize,
+        count: usize,
+        torn: Option<Torn>,
+        new: impl Fn(usize, u8) -> u8,
+    ) -> Result<(), Fault> {
+        for index in 0..count {
+            let old = self.bytes[start + index];
+            let whole = new(index, old);
+            let changed = old ^ whole;
+            let mask = match torn {
+                None => 0xff,
+                Some(Torn::Before) => 0,
+                Some(Torn::Half) if index * 2 + 1 < count => 0xff,
+                Some(Torn::Half) if index * 2 < count + 1 => 0x5a,
+                Some(Torn::Half) => 0,
+                Some(Torn::Bits) => self.next_random(),
+            };
+            self.bytes[start + index] = old ^ (changed & mask);
+        }
+        if torn.is_some() { Err(Fault::PowerLost) } else { Ok(()) }
+    }
+}
+
+impl<const PAGE: usize, const PROGRAM: usize, const WORD: usize> ErrorType for Chip<PAGE, PROGRAM, WORD> {
+    type Error = Fault;
+}
+
+impl<const PAGE: usize, const PROGRAM: usize, const WORD: usize> ReadNorFlash for Chip<PAGE, PROGRAM, WORD> {
+    const READ_SIZE: usize = 1;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Fault> {
+        if self.dead {
+            return Err(Fault::PowerLost);
+        }
+        let start = offset as usize;
+        bytes.copy_from_slice(
+            self.bytes.get(start..start + bytes.len()).ok_or(Fault::Misuse("read outside"))?,
+        );
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl<const PAGE: usize, const PROGRAM: usize, const WORD: usize> NorFlash for Chip<PAGE, PROGRAM, WORD> {
+    const WRITE_SIZE: usize = WORD;
+    const ERASE_SIZE: usize = PAGE;
+
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), Fault> {
+        for start in (from as usize..to as usize).step_by(PAGE) {
+            let torn = self.begin()?;
+            if torn != Some(Torn::Before) {
+                self.programmed[start / WORD..(start + PAGE) / WORD].fill(false);
+            }
+            self.change(start, PAGE, torn, |_, _| 0xff)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Fault> {
+        let mut at = offset as usize;
+        let end = at + bytes.len();
+        if !at.is_multiple_of(WORD) || !bytes.len().is_multiple_of(WORD) {
+            return Err(Fault::Misuse("not aligned"));
+        }
+        while at < end {
+            let next = end.min((at / PROGRAM + 1) * PROGRAM);
+            let torn = self.begin()?;
+            if self.worn.is_some_and(|(page, wear)| page == at / PAGE && wear == Wear::Refuses) {
+                return Err(Fault::WornOut);
+            }
+            let part = &bytes[at - offset as usize..next - offset as usize];
+            for word in at / WORD..next / WORD {
+                let erased = self.bytes[word * WORD..(word + 1) * WORD].iter().all(|&byte| byte == 0xff);
+                let zeros = part[word * WORD - at..][..WORD].iter().all(|&byte| byte == 0);
+                if self.programmed[word] && !erased && !zeros {
+                    return Err(Fault::Misuse("a word is programmed twice"));
+                }
+                self.programmed[word] |= torn != Some(Torn::Before);
+            }
+            let loses = self.worn.is_some_and(|(page, wear)| page == at / PAGE && wear == Wear::LosesBits);
+            let stuck = if loses { 0x10 } else { 0 };
+            self.change(at, next - at, torn, |index, old| old & (part[index] | stuck))?;
+            at = next;
+        }
+        Ok(())
+    }
+}
+
+/// A document that was written before.
+macro_rules! written {
+    ($($name:ident: $kind:expr;)*) => {$(
+        struct $name<'a>(&'a [u8]);
+        impl Document for $name<'_> {
+            const KIND: FileKind = $kind;
+            fn payload(&self, take: &mut Take<'_>) -> Result<(), Error> {
+                take(&self.0[64..])
+            }
+        }
+    )*};
+}
+written! {
+    WrittenState: FileKind::TunerState;
+    WrittenAdapter: FileKind::Adapter;
+    WrittenActive: FileKind::Active;
+}
+
+/// One replacement of a document.
+#[derive(Clone)]
+struct Put {
+    place: Place,
+    file: Vec<u8>,
+}
+
+impl Put {
+    fn run(&self, store: &mut impl Store) -> Result<(), Error> {
+        match self.place {
+            Place::Tuner => store.put(self.place, &WrittenState(&self.file)),
+            Place::Active => store.put(self.place, &WrittenActive(&self.file)),
+            _ => store.put(self.place, &WrittenAdapter(&self.file)),
+        }
+    }
+}
+
+fn contents(store: &mut impl Store, place: Place) -> Option<Vec<u8>> {
+    let mut file = Vec::new();
+    let any = store.get(place, &mut |piece| {
+        file.extend_from_slice(piece);
+        Ok(())
+    });
+    any.unwrap().then_some(file)
+}
+
+const STEPS: u64 = 50;
+const PLACES: [Place; 5] =
+    [Place::Active, Place::Tuner, Place::Adapter(0), Place::Adapter(1), Place::Adapter(2)];
+const LESSONS: [(&str, usize); 5] =
+    [("abc de", 0), ("fgh i jkl", 1), ("de abc jkl", 0), ("i", 1), ("jkl fgh", 0)];
+
+fn tiny_model() -> AlignedBytes {
+    let checkpoint = Golden::open().checkpoint(Some("tokcls"));
+    AlignedBytes::copy_of(&quantize(&checkpoint, "random", "none").unwrap())
+}
+
+fn with_tuner<T>(file: &AlignedBytes, work: impl FnOnce(&mut Tuner<'_, '_>) -> T) -> T {
+    let model = Model::open(file.as_slice()).unwrap();
+    let mut arena = AlignedBytes::zeroed(1 << 18);
+    let strategy = Strategy::lora(2, 1).with_head();
+    let task = Task::classify(&["odd", "even"]);
+    let settings = Settings { total_steps: STEPS as u32, warmup_steps: 5, ..Settings::default() };
+    let mut tuner = Tuner::new(model, arena.as_mut_slice(), 16, task, strategy, settings).unwrap();
+    work(&mut tuner)
+}
+
+/// One step with the examples that come next.
+fn step(tuner: &mut Tuner<'_, '_>) {
+    for _ in 0..2 {
+        let (text, label) =
+            LESSONS[(tuner.progress().learned as usize * 3 + tuner.progress().steps as usize) % 5];
+        tuner.learn(text.into(), Target::Class(label)).unwrap();
+    }
+    assert!(matches!(tuner.step(), Step::Taken { .. }));
+}
+
+/// What a run of 50 steps writes: its state after each; every five an adapter, which becomes the active one.
+fn training_run(file: &AlignedBytes) -> Vec<Put> {
+    struct Recorder(Vec<Put>);
+    impl Store for Recorder {
+        fn put(&mut self, place: Place, document: &impl Document) -> Result<(), Error> {
+            let mut file = vec![0; document.bytes()];
+            document.write(&mut file)?;
+            self.0.push(Put { place, file });
+            Ok(())
+        }
+        fn get(&mut self, _: Place, _: &mut Take<'_>) -> Result<bool, Error> {
+            Ok(false)
+        }
+        fn remove(&mut self, _: Place) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+    let mut recorder = Recorder(Vec::new());
+    with_tuner(file, |tuner| {
+        for number in 1..=STEPS {
+            step(tuner);
+            recorder.checkpoint(tuner).unwrap();
+            if number % 5 == 0 {
+                let adapter = (number / 5 % 3) as u8;
+                recorder.save(adapter, &tuner.adapter()).unwrap();
+                recorder.activate(Some(adapter)).unwrap();
+            }
+        }
+    });
+    recorder.0
+}
+
+/// A store in the whole of a flash.
+fn open<F: NorFlash>(flash: F) -> Result<FlashStore<F>, Error> {
+    let end = flash.capacity() as u32;
+    FlashStore::open(flash, 0..end)
+}
+
+/// Cuts the power at every operation of a training run, in three ways; after each, everything is old or new and
+/// whole, and the replacement can be done again, whether or not the power fails a second time while it is.
+fn cut_everywhere<const PAGE: usize, const PROGRAM: usize, const WORD: usize>(pages: usize, puts: &[Put]) {
+    let mut chip = Chip::<PAGE, PROGRAM, WORD>::new(pages);
+    let mut expected: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+    let index = |place| PLACES.iter().position(|&other| other == place).unwrap();
+    // Whether the new document is there; everything else is as it was.
+    let check = |chip: &mut Chip<PAGE, PROGRAM, WORD>, expected: &BTreeMap<usize, Vec<u8>>, put: &Put| {
+        chip.reboot();
+        let mut store = open(chip).unwrap();
+        for place in PLACES.into_iter().filter(|&place| place != put.place) {
+            assert!(
+                contents(&mut store, place).as_ref() == expected.get(&index(place)),
+                "{place:?} is lost or mixed"
+            );
+        }
+        let found = contents(&mut store, put.place);
+        let is_new = found.as_ref() == Some(&put.file);
+        assert!(is_new || found.as_ref() == expected.get(&index(put.place)), "{:?} is mixed", put.place);
+        is_new
+    };
+    let (mut cuts, mut second_cuts) = (0, 0);
+    for put in puts {
+        let mut after = chip.clone();
+        after.operations = 0;
+        put.run(&mut open(&mut after).unwrap()).unwrap();
+        for at in 0..after.operations {
+            for torn in [Torn::Before, Torn::Half, Torn::Bits] {
+                let mut cut = chip.clone();
+                (cut.operations, cut.random, cut.cut) = (0, (at as u64) << 8 | 1, Some((at, torn)));
+                assert_ne!(open(&mut cut).and_then(|mut store| put.run(&mut store)), Ok(()));
+                cuts += 1;
+                check(&mut cut, &expected, put);
+                // The power fails again while it is put right.
+                cut.cut = Some((cut.operations + (at * 7 + 3) % (after.operations + 1), torn));
+                second_cuts += usize::from(open(&mut cut).and_then(|mut store| put.run(&mut store)).is_err());
+                check(&mut cut, &expected, put);
+                put.run(&mut open(&mut cut).unwrap()).unwrap();
+                assert!(check(&mut cut, &expected, put));
+            }
+        }
+        chip = after;
+        expected.insert(index(put.place), put.file.clone());
+    }
+    println!(
+        "{PAGE} B pages, {PROGRAM} B programs, {WORD} B words: {cuts} cuts in {} replacements, {second_cuts} cut again",
+        puts.len()
+    );
+}
+
+#[test]
+fn power_may_fail_anywhere_qspi() {
+    cut_everywhere::<4096, 256, 4>(10, &training_run(&tiny_model()));
+}
+
+#[test]
+fn power_may_fail_anywhere_small_pages() {
+    cut_everywhere::<2048, 8, 8>(18, &training_run(&tiny_model()));
+}
+
+#[test]
+fn power_may_fail_anywhere_large_pages() {
+    cut_everywhere::<131_072, 32, 32>(4, &training_run(&tiny_model()));
+}
+
+#[test]
+fn learning_goes_on_to_the_same_bits_from_every_checkpoint() {
+    let file = tiny_model();
+    let puts = training_run(&file);
+    let states: Vec<&Put> = puts.iter().filter(|put| put.place == Place::Tuner).collect();
+    assert_eq!(states.len() as u64, STEPS);
+    for state in &states {
+        let mut store = open(Chip::<4096, 256, 4>::new(10)).unwrap();
+        state.run(&mut store).unwrap();
+        with_tuner(&file, |tuner| {
+            assert!(store.resume(tuner).unwrap());
+            while u64::from(tuner.progress().steps) < STEPS {
+                step(tuner);
+            }
+            let mut last = vec![0; states[0].file.len()];
+            tuner.state().write(&mut last).unwrap();
+            assert_eq!(last, states[STEPS as usize - 1].file);
+        });
+    }
+}
+
+#[test]
+fn a_worn_out_page_is_an_error_and_loses_nothing() {
+    let puts = training_run(&tiny_model());
+    for wear in [Wear::Refuses, Wear::LosesBits] {
+        let mut refused = 0;
+        for page in 0..10 {
+            let mut store = open(Chip::<4096, 256, 4>::new(10)).unwrap();
+            let mut expected: BTreeMap<usize, &Put> = BTreeMap::new();
+            for (number, put) in puts.iter().take(40).enumerate() {
+                if number == 15 {
+                    let mut flash = store.close();
+                    flash.worn = Some((page, wear));
+                    store = open(flash).unwrap();
+                }
+                let place = PLACES.iter().position(|&place| place == put.place).unwrap();
+                match put.run(&mut store) {
+                    Ok(()) => drop(expected.insert(place, put)),
+                    Err(Error::StoreFailed | Error::StoreDamaged) => {
+                        refused += 1;
+                        break;
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            // What was there before is there, in the worn flash too.
+            for (&place, put) in &expected {
+                assert_eq!(contents(&mut store, PLACES[place]).as_ref(), Some(&put.file), "page {page}");
+            }
+        }
+        assert!(refused > 0);
+    }
+}
+
+#[test]
+fn a_full_store_says_so_and_keeps_what_it_has() {
+    let puts = training_run(&tiny_model());
+    let adapter = puts.iter().find(|put| put.place == Place::Adapter(1)).unwrap();
+    let mut store = open(Chip::<2048, 8, 8>::new(12)).unwrap();
+    let mut kept = Vec::new();
+    for number in 0..Place::ADAPTERS {
+        let put = Put { place: Place::Adapter(number), file: adapter.file.clone() };
+        // Twice, so that both slots are in use: from then on the room is known to be enough.
+        match put.run(&mut store).and_then(|()| put.run(&mut store)) {
+            Ok(()) => kept.push(put),
+            Err(Error::StoreFull { needed, capacity }) => {
+                assert!(needed > capacity);
+                break;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(kept.len() > 2 && kept.len() < usize::from(Place::ADAPTERS));
+    // A full store goes on taking what it has room for.
+    for round in 0..1000 {
+        kept[round % kept.len()].run(&mut store).unwrap();
+    }
+    for put in &kept {
+        assert_eq!(contents(&mut store, put.place).as_ref(), Some(&put.file));
+    }
+    store.remove(kept[0].place).unwrap();
+    assert_eq!(contents(&mut store, kept[0].place), None);
+    let put = Put { place: Place::Adapter(12), ..kept[0].clone() };
+    put.run(&mut store).unwrap();
+    let mut store = open(store.close()).unwrap();
+    assert_eq!(contents(&mut store, put.place), Some(put.file));
+    assert_eq!(contents(&mut store, kept[0].place), None);
+    assert_eq!(contents(&mut store, kept[1].place).as_ref(), Some(&kept[1].file));
+}
+
+#[test]
+fn a_flash_or_range_that_cannot_be_used_is_named() {
+    type Small = Chip<4096, 256, 4>;
+    for (range, wanted) in
+        [(0..8192, "four pages"), (0..40000, "start and end at a page"), (0..1 << 20, "within the flash")]
+    {
+        let error = FlashStore::open(Small::new(16), range).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
+    let error = open(Chip::<256, 256, 4>::new(16)).unwrap_err().to_string();
+    assert!(error.contains("512 bytes"), "{error}");
+    let mut store = open(Small::new(16)).unwrap();
+    assert_eq!(store.active(), Ok(None));
+    let put = Put { place: Place::Adapter(Place::ADAPTERS), file: vec![0; 100] };
+    assert!(matches!(put.run(&mut store), Err(Error::InvalidSetting { field: "adapter", .. })));
+}
+
+#[test]
+fn files_of_a_folder_do_the_same() {
+    let folder = std::env::temp_dir().join(format!("electret-store-{}", std::process::id()));
+    let file = tiny_model();
+    let mut store = FolderStore::open(&folder).unwrap();
+    assert_eq!(store.active(), Ok(None));
+    with_tuner(&file, |tuner| {
+        assert_eq!(store.resume(tuner), Ok(false));
+        for _ in 0..3 {
+            step(tuner);
+        }
+        store.checkpoint(tuner).unwrap();
+        store.save(4, &tuner.adapter()).unwrap();
+        store.activate(Some(4)).unwrap();
+        step(tuner);
+        let next = tuner.adapter().parameters.to_vec();
+        with_tuner(&file, |other| {
+            assert_eq!(store.resume(other), Ok(true));
+            step(other);
+            assert_eq!(other.adapter().parameters, next);
+        });
+    });
+    let model = Model::open(file.as_slice()).unwrap();
+    let mut buffer = AlignedBytes::zeroed(4096);
+    assert_eq!(store.active(), Ok(Some(4)));
+    let adapter = store.adapter(4, &model, buffer.as_mut_slice()).unwrap().unwrap();
+    assert_eq!(adapter.labels.iter().collect::<Vec<_>>(), ["odd", "even"]);
+    let mut short = [0; 100];
+    assert!(matches!(store.adapter(4, &model, &mut short), Err(Error::ArenaTooSmall { .. })));
+
+    // Damage, a part that was left behind, and a place that cannot be written.
+    let state = std::fs::read(folder.join("tuner.state")).unwrap();
+    for length in [0, 63, 64, 200, state.len() - 1] {
+        std::fs::write(folder.join("tuner.state"), &state[..length]).unwrap();
+        with_tuner(&file, |tuner| {
+            let before = tuner.adapter().parameters.to_vec();
+            assert!(store.resume(tuner).is_err(), "{length} bytes");
+            assert_eq!(tuner.adapter().parameters, before);
+        });
+    }
+    std::fs::write(folder.join("4.adapter.part"), b"half").unwrap();
+    assert!(store.adapter(4, &model, buffer.as_mut_slice()).unwrap().is_some());
+    store.remove(Place::Adapter(4)).unwrap();
+    assert!(store.adapter(4, &model, buffer.as_mut_slice()).unwrap().is_none());
+    std::fs::create_dir(folder.join("5.adapter")).unwrap();
+    with_tuner(&file, |tuner| assert_eq!(store.save(5, &tuner.adapter()), Err(Error::StoreFailed)));
+    std::fs::remove_dir_all(folder).unwrap();
+}
