@@ -50,6 +50,7 @@ enum Wear {
 }
 
 #[derive(Debug)]
+#[expect(dead_code, reason = "printed when a test fails")]
 enum Fault {
     PowerLost,
     WornOut,
@@ -254,7 +255,7 @@ fn with_tuner<T>(file: &AlignedBytes, work: impl FnOnce(&mut Tuner<'_, '_>) -> T
 fn step(tuner: &mut Tuner<'_, '_>) {
     for _ in 0..2 {
         let (text, label) =
-            LESSONS[(tuner.progress().learned as usize * 3 + tuner.progress().steps as usize) % 5];
+            LESSONS[(tuner.progress().seen as usize * 3 + tuner.progress().steps as usize) % 5];
         tuner.learn(text.into(), Target::Class(label)).unwrap();
     }
     assert!(matches!(tuner.step(), Step::Taken { .. }));
@@ -517,4 +518,73 @@ fn files_of_a_folder_do_the_same() {
     std::fs::create_dir(folder.join("5.adapter")).unwrap();
     with_tuner(&file, |tuner| assert_eq!(store.save(5, &tuner.adapter()), Err(Error::StoreFailed)));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// How often the process is killed.
+const KILLS: usize = 1000;
+
+#[test]
+#[cfg(feature = "cli")]
+fn a_process_killed_a_thousand_times_learns_the_same_bits() {
+    use electret::weights::Header;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("killed");
+    // What an earlier run of this test left.
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let [model, train, state, out] =
+        ["tiny.electret", "train.tsv", "state", "out.adapter"].map(|name| folder.join(name));
+    std::fs::write(&model, tiny_model().as_slice()).unwrap();
+    let lessons: String = LESSONS.iter().map(|(text, label)| format!("{label}\t{text}\n")).collect();
+    std::fs::write(&train, format!("label\ttext\n{lessons}")).unwrap();
+    let tune = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_electret"));
+        command.arg("tune").arg("--model").arg(&model).arg("--train").arg(&train).arg("-o").arg(&out);
+        command.arg("--state").arg(&state);
+        command
+            .args("--strategy head+lora:2:1 --epochs 60 --batch-size 2 --save-every 1 --seq 16".split(' '));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let whole = |path: &std::path::Path, kind| match std::fs::read(path) {
+        Ok(file) => {
+            Header::parse(kind, &file).unwrap().payload(&file).unwrap();
+            Some(file)
+        }
+        Err(_) => None,
+    };
+    assert!(tune().status().unwrap().success());
+    let expected = whole(&out, FileKind::Adapter).unwrap();
+    let last_state = whole(&state.join("tuner.state"), FileKind::TunerState).unwrap();
+    let again = || {
+        std::fs::remove_file(&out).unwrap();
+        std::fs::remove_dir_all(&state).unwrap();
+    };
+    again();
+    let (mut finished, mut kills, mut halfway, mut random) = (0, 0, 0, 0x5eed_u64);
+    while kills < KILLS {
+        let mut process = tune().spawn().unwrap();
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::sleep(Duration::from_micros(3_000 + (random >> 33) % 30_000));
+        process.kill().unwrap();
+        let done = process.wait().unwrap().success();
+        let state = whole(&state.join("tuner.state"), FileKind::TunerState);
+        let adapter = whole(&out, FileKind::Adapter);
+        assert!(adapter.is_none() || adapter.as_ref() == Some(&expected));
+        kills += usize::from(!done);
+        halfway += usize::from(!done && state.as_ref().is_some_and(|state| *state != last_state));
+        if done {
+            assert_eq!(adapter, Some(expected.clone()));
+            finished += 1;
+            again();
+        }
+    }
+    println!(
+        "killed {kills} times, {halfway} of them halfway; {finished} runs came through, to the same bits"
+    );
+    assert!(halfway > KILLS / 4);
+    assert!(tune().status().unwrap().success());
+    assert_eq!(whole(&out, FileKind::Adapter), Some(expected));
 }

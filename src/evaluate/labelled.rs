@@ -78,10 +78,20 @@ impl Example {
     }
 }
 
+/// Which labels an example of a file may have.
+#[derive(Clone, Debug)]
+pub enum LabelNames {
+    /// Those that the file has.
+    OfFile,
+    /// Those of a model or an adapter; another is an error.
+    Only(Vec<String>),
+    /// Those of a model or an adapter come first; another one is a truth that is never found.
+    First(Vec<String>),
+}
+
 impl Labelled {
-    /// Reads a file. `labels` are the names that a model or an adapter already has; without them they are
-    /// those of the file.
-    pub fn read(path: &Path, labels: Option<Vec<String>>) -> Result<Self, LabelledError> {
+    /// Reads a file.
+    pub fn read(path: &Path, labels: LabelNames) -> Result<Self, LabelledError> {
         let file = path.display().to_string();
         let fail = |message: String| LabelledError { file: file.clone(), message };
         let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
@@ -100,31 +110,37 @@ impl Labelled {
 }
 
 /// The labels' names, and the number of each.
-struct Names {
-    names: Vec<String>,
-    given: bool,
-}
+struct Names(Vec<String>);
 
 impl Names {
-    fn new<'t>(given: Option<Vec<String>>, found: impl Iterator<Item = &'t str>) -> Self {
-        if let Some(names) = given {
-            return Self { names, given: true };
+    fn new<'t>(given: LabelNames, found: impl Iterator<Item = &'t str>) -> Self {
+        let (mut names, known) = match given {
+            LabelNames::Only(names) => return Self(names),
+            LabelNames::OfFile => (Vec::new(), 0),
+            LabelNames::First(names) => {
+                let known = names.len();
+                (names, known)
+            }
+        };
+        let mut others: Vec<String> =
+            found.filter(|name| !names.iter().any(|known| known == name)).map(str::to_owned).collect();
+        others.sort();
+        others.dedup();
+        if known > 0 && !others.is_empty() {
+            log::warn!("the model has no label {}; what has it counts as wrong", others.join(", "));
         }
-        let mut names: Vec<String> = found.map(str::to_owned).collect();
-        names.sort();
-        names.dedup();
-        Self { names, given: false }
+        names.extend(others);
+        Self(names)
     }
 
     fn number(&self, name: &str, line: usize) -> Result<usize, String> {
-        debug_assert!(self.given || self.names.iter().any(|known| known == name));
-        self.names.iter().position(|known| known == name).ok_or_else(|| {
-            format!("line {line}: label {name:?} is none of the model's: {}", self.names.join(", "))
+        self.0.iter().position(|known| known == name).ok_or_else(|| {
+            format!("line {line}: label {name:?} is none of the model's: {}", self.0.join(", "))
         })
     }
 }
 
-fn table(text: &str, given: Option<Vec<String>>) -> Result<Labelled, String> {
+fn table(text: &str, given: LabelNames) -> Result<Labelled, String> {
     let mut lines = text.lines().enumerate();
     let header: Vec<&str> = lines.next().map(|(_, line)| line.split('\t').collect()).unwrap_or_default();
     let (kind, columns) = match header[..] {
@@ -151,7 +167,7 @@ fn table(text: &str, given: Option<Vec<String>>) -> Result<Labelled, String> {
         rows.push((index + 1, fields));
     }
     let names = match kind {
-        HeadKind::Regress => Names { names: vec!["value".to_owned()], given: true },
+        HeadKind::Regress => Names(vec!["value".to_owned()]),
         _ => Names::new(given, rows.iter().map(|(_, fields)| fields[0])),
     };
     let example = |(line, fields): (usize, Vec<&str>)| {
@@ -165,10 +181,10 @@ fn table(text: &str, given: Option<Vec<String>>) -> Result<Labelled, String> {
         Ok(Example { text: fields[1].to_owned(), pair: fields.get(2).map(|&pair| pair.to_owned()), truth })
     };
     let examples = rows.into_iter().map(example).collect::<Result<_, String>>()?;
-    Ok(Labelled { kind, labels: names.names, examples })
+    Ok(Labelled { kind, labels: names.0, examples })
 }
 
-fn columns(text: &str, given: Option<Vec<String>>) -> Result<Labelled, String> {
+fn columns(text: &str, given: LabelNames) -> Result<Labelled, String> {
     let mut sentences: Vec<Vec<(usize, &str, &str)>> = vec![Vec::new()];
     for (index, line) in text.lines().enumerate() {
         if line.is_empty() {
@@ -192,7 +208,7 @@ fn columns(text: &str, given: Option<Vec<String>>) -> Result<Labelled, String> {
         Ok(Example { text: words.join(" "), pair: None, truth: Truth::Tags(tags?) })
     };
     let examples = sentences.into_iter().map(example).collect::<Result<_, String>>()?;
-    Ok(Labelled { kind: HeadKind::Tag, labels: names.names, examples })
+    Ok(Labelled { kind: HeadKind::Tag, labels: names.0, examples })
 }
 
 fn squad(text: &str) -> Result<Labelled, String> {

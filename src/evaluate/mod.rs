@@ -3,7 +3,7 @@
 mod labelled;
 mod score;
 
-pub use labelled::{Example, Labelled, LabelledError, Truth};
+pub use labelled::{Example, LabelNames, Labelled, LabelledError, Truth};
 pub use score::{Metric, score};
 
 /// Area under the ROC curve: the probability that a positive scores higher than a negative, ties

@@ -90,6 +90,8 @@ pub struct Tuner<'m, 'a> {
     labels: &'a mut [u16],
     /// Examples whose gradients no step has applied.
     pending: u32,
+    /// Examples since the last step, those that were refused too.
+    shown: u32,
     progress: Progress,
 }
 
@@ -170,6 +172,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
                 out: carver.take(plan.out)?,
             },
             pending: 0,
+            shown: 0,
             progress: Progress::default(),
         };
         tuner.start();
@@ -228,6 +231,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
     /// [`Error::WrongTarget`], [`Error::LabelCount`], [`Error::SpanOutsideContext`];
     /// [`Error::NotFinite`] for a loss that is no number. None of them leaves a trace in what was learned.
     pub fn learn(&mut self, input: Input<'_>, target: Target<'_>) -> Result<f32, Error> {
+        self.shown += 1;
         let (length, loss) = self.forward(input, target)?;
         self.backward(length);
         self.pending += 1;
@@ -245,10 +249,10 @@ impl<'m, 'a> Tuner<'m, 'a> {
     /// Moves the parameters by the mean gradient of the examples since the last step.
     pub fn step(&mut self) -> Step {
         let examples = core::mem::take(&mut self.pending);
+        self.progress.seen += u64::from(core::mem::take(&mut self.shown));
         if examples == 0 {
             return Step::Empty;
         }
-        self.progress.learned += u64::from(examples);
         let gradient_norm = self.moments.gradient_norm(self.kernels, examples);
         if !gradient_norm.is_finite() {
             self.moments.gradients.fill(0.0);
@@ -282,7 +286,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
         self.moments.parameters
     }
 
-    /// Steps taken, what was thrown away, and examples learned.
+    /// Steps taken, what was thrown away, and examples seen.
     pub fn progress(&self) -> Progress {
         self.progress
     }

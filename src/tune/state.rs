@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 4 | steps taken |
 //! | 4 | steps and examples thrown away |
-//! | 8 | examples learned |
+//! | 8 | examples seen |
 //! | 3 · 4 · parameters | parameters, first and second moments |
 //!
 //! Gradients that no step has applied are not part of it: what was learned since the last step is learned
@@ -34,8 +34,8 @@ pub struct Progress {
     pub steps: u32,
     /// Steps and examples thrown away because they led to no finite number.
     pub skipped: u32,
-    /// Examples that the steps learned from: where to go on in a stream of examples.
-    pub learned: u64,
+    /// Examples shown before the last step, those that were refused too: where to go on in a stream of examples.
+    pub seen: u64,
 }
 
 const PROGRESS_BYTES: usize = 16;
@@ -45,13 +45,13 @@ impl Progress {
         let mut bytes = [0; PROGRESS_BYTES];
         bytes[..4].copy_from_slice(&self.steps.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.skipped.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.learned.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.seen.to_le_bytes());
         bytes
     }
 
     fn from_bytes(bytes: &[u8; PROGRESS_BYTES]) -> Self {
         let number = u128::from_le_bytes(*bytes);
-        Self { steps: number as u32, skipped: (number >> 32) as u32, learned: (number >> 64) as u64 }
+        Self { steps: number as u32, skipped: (number >> 32) as u32, seen: (number >> 64) as u64 }
     }
 }
 
@@ -126,7 +126,7 @@ impl Tuner<'_, '_> {
             Ok(())
         })?;
         gradients.fill(0.0);
-        self.pending = 0;
+        (self.pending, self.shown) = (0, 0);
         self.progress = Progress::from_bytes(&progress);
         Ok(())
     }

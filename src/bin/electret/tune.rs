@@ -1,10 +1,12 @@
 //! The on-device learner on this computer, and the tasks' metrics.
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use electret::evaluate::{Labelled, Metric, Truth, score};
+use electret::evaluate::{LabelNames, Labelled, Metric, Truth, score};
+use electret::tune::store::{FolderStore, Store, replace_file};
 use electret::tune::{Settings, Step, Task};
 use electret::weights::AlignedBytes;
 use electret::weights::strategy::Layout;
@@ -62,6 +64,12 @@ pub struct Tune {
     /// Seed of the order and of what starts at random.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// A folder that keeps the learner's state; a run that was stopped goes on from there to the same bits.
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    /// Steps after which the state is kept.
+    #[arg(long, default_value_t = 100, value_name = "STEPS")]
+    save_every: u32,
     #[command(flatten)]
     output: Output,
 }
@@ -94,10 +102,15 @@ impl Tune {
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;
         let strategy = parse_strategy(&self.strategy)?;
-        ensure!(self.epochs > 0 && self.batch_size > 0, "--epochs and --batch-size must be at least 1");
-        let train = Labelled::read(&self.train, known_labels(&model, None, strategy.head)?)?;
-        let dev =
-            self.dev.as_ref().map(|path| Labelled::read(path, Some(train.labels.clone()))).transpose()?;
+        ensure!(
+            self.epochs > 0 && self.batch_size > 0 && self.save_every > 0,
+            "--epochs, --batch-size and --save-every must be at least 1"
+        );
+        let names =
+            if strategy.head { LabelNames::OfFile } else { LabelNames::Only(known_labels(&model, None)) };
+        let train = Labelled::read(&self.train, names)?;
+        let names = || LabelNames::First(train.labels.clone());
+        let dev = self.dev.as_ref().map(|path| Labelled::read(path, names())).transpose()?;
         let names: Vec<&str> = train.labels.iter().map(String::as_str).collect();
         let weights = if self.balance { balanced(&train) } else { Vec::new() };
         let mut task = Task::classify(&names);
@@ -124,9 +137,17 @@ impl Tune {
             names.len(),
             plan.layout.len()
         );
+        let mut store = self.state.as_deref().map(FolderStore::open).transpose()?;
+        if let Some(store) = &mut store
+            && store.resume(&mut tuner).context("--state")?
+        {
+            log::info!("goes on after step {}", tuner.progress().steps);
+        }
         let mut curve = Vec::new();
         for epoch in 1..=self.epochs {
-            let (loss, left_out) = self.epoch(&mut tuner, &train, epoch)?;
+            let Some((loss, left_out)) = self.epoch(&mut tuner, &train, epoch, &mut store)? else {
+                continue;
+            };
             let scores =
                 dev.as_ref().map(|dev| answer(model, Some(tuner.adapter()), dev, tokens)).transpose()?;
             let said =
@@ -139,7 +160,8 @@ impl Tune {
         }
         let adapter = tuner.adapter();
         let mut file = vec![0; adapter.bytes()];
-        write_whole(&self.out, adapter.write(&mut file)?)?;
+        let file = adapter.write(&mut file)?;
+        replace_file(&self.out, |out| out.write_all(file)).with_context(|| self.out.display().to_string())?;
         if self.output.json {
             let row = json!({"adapter": self.out.display().to_string(), "bytes": file.len(), "skipped": tuner.progress().skipped,
                              "curve": curve});
@@ -150,16 +172,28 @@ impl Tune {
         Ok(())
     }
 
-    /// Learns every example once, in an order of its own: the mean loss, and how many taught nothing.
-    fn epoch(&self, tuner: &mut Tuner<'_, '_>, train: &Labelled, epoch: u32) -> Result<(f64, usize)> {
-        let bar = ProgressBar::new(train.examples.len() as u64).with_style(
+    /// Learns every example once, in an order of its own: the mean loss, and how many taught nothing. `None` if
+    /// an earlier run got through this epoch.
+    fn epoch(
+        &self,
+        tuner: &mut Tuner<'_, '_>,
+        train: &Labelled,
+        epoch: u32,
+        store: &mut Option<FolderStore>,
+    ) -> Result<Option<(f64, usize)>> {
+        let count = train.examples.len();
+        let done = tuner.progress().seen.saturating_sub(u64::from(epoch - 1) * count as u64) as usize;
+        if done >= count {
+            return Ok(None);
+        }
+        let bar = ProgressBar::new(count as u64).with_style(
             ProgressStyle::with_template("{bar:30} {pos}/{len}, {per_sec}, {eta} left, {msg}")
                 .context("the progress bar")?,
         );
+        bar.set_position(done as u64);
         let (mut sum, mut learned, mut left_out) = (0.0, 0usize, 0);
-        for batch in
-            shuffled(train.examples.len(), self.seed ^ u64::from(epoch) << 32).chunks(self.batch_size)
-        {
+        let order = shuffled(count, self.seed ^ u64::from(epoch) << 32);
+        for batch in order[done..].chunks(self.batch_size) {
             for &index in batch {
                 let example = &train.examples[index];
                 match tuner.learn(example.input(), example.target()) {
@@ -174,12 +208,18 @@ impl Tune {
             if tuner.step() == Step::Skipped {
                 log::warn!("a step whose gradient is not finite was left out");
             }
+            let at_end = tuner.progress().seen == u64::from(epoch) * count as u64;
+            if let Some(store) = store
+                && (tuner.progress().steps.is_multiple_of(self.save_every) || at_end)
+            {
+                store.checkpoint(tuner).context("--state")?;
+            }
             bar.inc(batch.len() as u64);
             bar.set_message(format!("loss {:.4}", sum / learned.max(1) as f64));
         }
         bar.finish_and_clear();
         ensure!(learned > 0, "no example taught anything");
-        Ok((sum / learned as f64, left_out))
+        Ok(Some((sum / learned as f64, left_out)))
     }
 }
 
@@ -189,7 +229,7 @@ impl Evaluate {
         let model = Model::open(bytes.as_slice())?;
         let file = self.adapter.bytes()?;
         let adapter = file.as_ref().map(|file| Adapter::open(file.as_slice(), &model)).transpose()?;
-        let data = Labelled::read(&self.data, known_labels(&model, adapter, false)?)?;
+        let data = Labelled::read(&self.data, LabelNames::First(known_labels(&model, adapter)))?;
         let tokens = tokens(&model, self.seq, usize::MAX)?;
         let metrics = answer(model, adapter, &data, tokens)?;
         if self.output.json {
@@ -233,19 +273,14 @@ fn answer(
     Ok(score(&mut session.with_adapter(adapter)?, data)?)
 }
 
-/// The labels that an adapter has, or the model's one head that has names; none where a new head is learned.
-fn known_labels(
-    model: &Model<'_>,
-    adapter: Option<Adapter<'_>>,
-    new_head: bool,
-) -> Result<Option<Vec<String>>> {
+/// The labels that an adapter has, or the model's one head that has names; none without either.
+fn known_labels(model: &Model<'_>, adapter: Option<Adapter<'_>>) -> Vec<String> {
     if let Some(adapter) = adapter {
-        return Ok(Some(adapter.labels.iter().map(str::to_owned).collect()));
+        return adapter.labels.iter().map(str::to_owned).collect();
     }
-    let named =
-        [HeadKind::Classify, HeadKind::Tag].into_iter().filter_map(|kind| model.head(kind).ok()).next();
-    let names = named.map(|head| head.labels.iter().map(|label| label.as_str().to_owned()).collect());
-    Ok(if new_head { None } else { names })
+    let named = [HeadKind::Classify, HeadKind::Tag].into_iter().find_map(|kind| model.head(kind).ok());
+    let names = named.into_iter().flat_map(|head| head.labels.iter());
+    names.map(|label| label.as_str().to_owned()).collect()
 }
 
 /// --seq, or what the model takes but no more than `most`.
@@ -282,20 +317,4 @@ fn shuffled(n: usize, seed: u64) -> Vec<usize> {
         order.swap(last, ((z ^ z >> 31) % (last as u64 + 1)) as usize);
     }
     order
-}
-
-/// Writes a file so that at any moment there is the old one or the new one, whole.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&part)?;
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().with_context(|| path.display().to_string())
 }

@@ -4,7 +4,7 @@
 //! [`FlashStore`] keeps them in NOR flash, [`FolderStore`] in the files of a folder. Whatever happens while one
 //! is being replaced, the next boot finds the old one or the new one, and every other as it was. Learning goes
 //! on with [`Store::resume`] from the last [`Store::checkpoint`], to the bits that it would have reached:
-//! [`Progress::learned`](super::Progress::learned) says with which example.
+//! [`Progress::seen`](super::Progress::seen) says with which example.
 
 mod careful;
 mod flash;
