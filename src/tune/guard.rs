@@ -48,7 +48,24 @@ impl GuardPlan {
     }
 }
 
-/// What became of a round. Losses are means over the held-out examples, in nats.
+/// When a round counts as harmful.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance {
+    /// By how much the mean held-out loss may grow, in nats.
+    pub growth: f32,
+    /// What one example's loss counts at most, so that a few surprises do not outweigh many small harms.
+    pub largest_loss: f32,
+}
+
+impl Default for Tolerance {
+    /// A tenth of a nat, and no example counts more than one: for classes and tags.
+    fn default() -> Self {
+        Self { growth: 0.1, largest_loss: 1.0 }
+    }
+}
+
+/// What became of a round. Losses are means over the held-out examples, in nats, no example's
+/// counting more than [`Tolerance::largest_loss`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
     /// The held-out loss did not grow by more than the tolerance.
@@ -81,7 +98,7 @@ pub struct Rounds {
 /// The guard of one tuner.
 pub struct Guard<'a> {
     plan: GuardPlan,
-    tolerance: f32,
+    tolerance: Tolerance,
     /// The tuner's state before the round.
     snapshot: &'a mut [u8],
     /// Slots of the held-out set, then of the replayed one, `example_bytes` each.
@@ -119,12 +136,11 @@ impl core::fmt::Debug for Guard<'_> {
 }
 
 impl<'a> Guard<'a> {
-    /// A guard that remembers nothing yet, in `memory` of [`GuardPlan::bytes`]. A round is rolled back if the mean
-    /// held-out loss grew by more than `tolerance` nats.
+    /// A guard that remembers nothing yet, in `memory` of [`GuardPlan::bytes`].
     ///
     /// # Errors
     /// [`Error::ArenaTooSmall`]; [`Error::InvalidSetting`].
-    pub fn new(memory: &'a mut [u8], plan: GuardPlan, tolerance: f32) -> Result<Self, Error> {
+    pub fn new(memory: &'a mut [u8], plan: GuardPlan, tolerance: Tolerance) -> Result<Self, Error> {
         let (needed, found) = (plan.bytes(), memory.len());
         let invalid = |field, range| Err(Error::InvalidSetting { field, range });
         if plan.hold_out_every < 2 {
@@ -133,8 +149,8 @@ impl<'a> Guard<'a> {
         if plan.held_out == 0 || plan.example_bytes <= PREFIX {
             return invalid("held_out and example_bytes", "above 0, and above 16");
         }
-        if !(tolerance >= 0.0 && tolerance.is_finite()) {
-            return invalid("tolerance", "0 or more");
+        if !(tolerance.growth >= 0.0 && tolerance.largest_loss > 0.0) {
+            return invalid("tolerance", "0 or more, with a largest loss above 0");
         }
         let memory = memory.get_mut(..needed).ok_or(Error::ArenaTooSmall { needed, found })?;
         let (snapshot, sets) = memory.split_at_mut(plan.state_bytes.min(needed));
@@ -207,7 +223,7 @@ impl<'a> Guard<'a> {
         let Some(bytes) = self.snapshot_bytes.take() else { return Ok(Verdict::Unjudged) };
         let after = self.held_out_loss(tuner);
         let verdict = match (self.loss_before, after) {
-            (Some(before), Some(after)) if after <= before + self.tolerance => {
+            (Some(before), Some(after)) if after <= before + self.tolerance.growth => {
                 Verdict::Kept { before, after }
             }
             (Some(before), after) => Verdict::RolledBack { before, after: after.unwrap_or(f32::INFINITY) },
@@ -239,12 +255,12 @@ impl<'a> Guard<'a> {
         self.kept.chunks_exact(self.plan.example_bytes).take(self.plan.held_out)
     }
 
-    /// Mean loss of the held-out set; `None` if it is empty or no example of it gives a number.
+    /// Mean loss of the held-out set, each example's capped; `None` if it is empty or no example of it gives a number.
     fn held_out_loss(&self, tuner: &mut Tuner<'_, '_>) -> Option<f32> {
         let (mut sum, mut count) = (0.0, 0u32);
         for (input, target) in self.held_out_slots().filter_map(decode) {
             match tuner.loss(input, target.as_target()) {
-                Ok(loss) => (sum, count) = (sum + loss, count + 1),
+                Ok(loss) => (sum, count) = (sum + loss.min(self.tolerance.largest_loss), count + 1),
                 // A diverged model judges itself.
                 Err(Error::NotFinite) => return Some(f32::INFINITY),
                 // What the tuner cannot take, such as a text that is too long for it, judges nothing.

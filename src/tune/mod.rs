@@ -39,7 +39,7 @@ mod state;
 pub mod store;
 mod task;
 
-pub use guard::{Guard, GuardPlan, Rounds, Verdict};
+pub use guard::{Guard, GuardPlan, Rounds, Tolerance, Verdict};
 pub use optimizer::Settings;
 pub use state::{Progress, State};
 pub use task::{Target, Task, word_spans};

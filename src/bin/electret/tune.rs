@@ -52,6 +52,9 @@ pub struct Tune {
     /// The learning rate's factor from a layer to the one below.
     #[arg(long, default_value_t = 1.0)]
     layer_decay: f32,
+    /// The learning rate's factor for the second matrix of a low-rank update.
+    #[arg(long, default_value_t = 1.0)]
+    b_rate: f32,
     /// How much of a label's probability is given to all labels alike.
     #[arg(long, default_value_t = 0.0)]
     label_smoothing: f32,
@@ -123,6 +126,7 @@ impl Tune {
             total_steps: steps,
             weight_decay: self.weight_decay,
             layer_decay: self.layer_decay,
+            b_rate: self.b_rate,
             seed: self.seed,
             ..Settings::default()
         };
