@@ -321,7 +321,7 @@ fn cut_everywhere<const PAGE: usize, const PROGRAM: usize, const WORD: usize>(pa
         assert!(is_new || found.as_ref() == expected.get(&index(put.place)), "{:?} is mixed", put.place);
         is_new
     };
-    let (mut cuts, mut second_cuts) = (0, 0);
+    let (mut cuts, mut second_cuts) = (0usize, 0);
     for put in puts {
         let mut after = chip.clone();
         after.operations = 0;

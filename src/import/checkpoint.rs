@@ -58,6 +58,17 @@ impl HeadTensors {
             labels: vec!["replaced".to_owned()],
         }
     }
+
+    /// ELECTRA's generator head, which is BERT's.
+    pub fn generator(embedding_size: usize) -> Self {
+        Self {
+            kind: HeadKind::FillMask,
+            dense: Some(("generator_predictions.dense", embedding_size)),
+            norm: Some("generator_predictions.LayerNorm"),
+            output: None,
+            labels: Vec::new(),
+        }
+    }
 }
 
 impl Checkpoint {
@@ -253,13 +264,7 @@ fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<
         heads.push(HeadTensors::discriminator(hidden));
     }
     if tensors.contains("generator_predictions.dense.weight") {
-        heads.push(HeadTensors {
-            kind: HeadKind::FillMask,
-            dense: Some(("generator_predictions.dense", embedding)),
-            norm: Some("generator_predictions.LayerNorm"),
-            output: None,
-            labels: Vec::new(),
-        });
+        heads.push(HeadTensors::generator(embedding));
     }
     if tensors.contains("classifier.out_proj.weight") {
         let regress = labels.len() == 1;

@@ -2,26 +2,25 @@
 
 mod checkpoint;
 mod error;
+mod hugging_face;
 mod random;
 mod tensors;
 mod vocabulary;
 
 pub use checkpoint::{Checkpoint, HeadTensors};
 pub use error::ImportError;
+pub use hugging_face::write_peft;
 pub use tensors::Tensors;
 pub use vocabulary::read_vocabulary;
 
 use std::io::Write;
 use std::path::Path;
 
-/// Writes a file beside its place, syncs it and renames it there: a reader sees the old file or
-/// the new one, never half of it.
+use crate::tune::store::replace_file;
+
+/// Writes a file so that a reader sees the old one or the new one, never half of it ([`replace_file`]).
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let beside = path.with_added_extension("part");
-    let mut file = std::fs::File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
+    replace_file(path, |file| file.write_all(bytes))
 }
 
 /// Maps a file for reading.

@@ -1,10 +1,12 @@
 //! f32 tensors → the int8 model: symmetric per output channel (per row, for an embedding table).
 
+mod dequantize;
 mod pack;
 mod report;
 mod smooth;
 mod trie;
 
+pub use dequantize::peft;
 pub use report::{HeadReport, LayerReport, Report, cosine, verify};
 pub use trie::vocabulary_archive;
 
@@ -33,6 +35,19 @@ pub enum QuantizeError {
     /// The model that came out cannot run.
     #[error("the converted model does not run: {0}")]
     Model(#[from] Error),
+    /// A head that `transformers` has no layout for.
+    #[error(
+        "the head has {labels} labels; beside a hidden size of {hidden}, at most half as many can be exported"
+    )]
+    HeadTooWide {
+        /// Its labels.
+        labels: usize,
+        /// The hidden size.
+        hidden: usize,
+    },
+    /// An adapter that `peft` has no layout for.
+    #[error("the adapter has {0}, for which peft has no layout; merge it into a folder instead")]
+    NoPeftLayout(&'static str),
     /// A weight that is no number.
     #[error("tensor {0}: holds a value that is not finite")]
     NotFinite(String),

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde_json::json;
+use anyhow::Result;
 
 use super::checkpoint::newest_weights;
 use super::corpus::Corpus;
 use super::objective::Kind;
 use super::trainer::Run;
 use crate::ElectraConfig;
-use crate::import::write_atomically;
+use crate::import::{Checkpoint, HeadTensors, read_vocabulary};
 
 /// Which network of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,39 +46,20 @@ pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> 
     });
     let positions = "electra.embeddings.position_embeddings.weight";
     let tensors = tensors.with_first_rows(positions, config.max_position_embeddings);
-    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    tensors.write(&out.join("model.safetensors"))?;
-    let pretty = |value| serde_json::to_vec_pretty(&value);
-    write_atomically(&out.join("config.json"), &pretty(hugging_face_config(&config, which))?)?;
-    let tokenizer = json!({"do_lower_case": true, "tokenizer_class": "ElectraTokenizer",
-                           "model_max_length": config.max_position_embeddings});
-    write_atomically(&out.join("tokenizer_config.json"), &pretty(tokenizer)?)?;
-    write_atomically(&out.join("vocab.txt"), (corpus.pieces.join("\n") + "\n").as_bytes())?;
-    Ok(step)
-}
-
-fn hugging_face_config(config: &ElectraConfig, which: Which) -> serde_json::Value {
-    let architecture = match which {
-        Which::Discriminator => "ElectraForPreTraining",
-        Which::Generator => "ElectraForMaskedLM",
+    let head = match which {
+        Which::Discriminator => HeadTensors::discriminator(config.hidden_size),
+        Which::Generator => HeadTensors::generator(config.embedding_size),
     };
-    json!({
-        "architectures": [architecture],
-        "model_type": "electra",
-        "vocab_size": config.vocab_size,
-        "embedding_size": config.embedding_size,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "type_vocab_size": config.type_vocab_size,
-        "layer_norm_eps": config.layer_norm_eps,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1,
-        "initializer_range": 0.02,
-        "pad_token_id": 0,
-        "tie_word_embeddings": true,
-    })
+    let (pieces, special) = read_vocabulary(&corpus_folder.join("vocab.txt"))?;
+    let checkpoint = Checkpoint {
+        name: String::new(),
+        config,
+        heads: vec![head],
+        pieces,
+        special,
+        uncased: true,
+        tensors,
+    };
+    checkpoint.write(out)?;
+    Ok(step)
 }

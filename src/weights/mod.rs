@@ -125,17 +125,13 @@ pub fn access_vocabulary(archive: &[u8]) -> Result<&format::Vocabulary, Error> {
 }
 
 impl HeadKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] =
+        [Self::Detect, Self::FillMask, Self::Classify, Self::Regress, Self::Tag, Self::Answer];
+
     /// The kind whose place in the enumeration that is.
-    pub(crate) const fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            0 => Self::Detect,
-            1 => Self::FillMask,
-            2 => Self::Classify,
-            3 => Self::Regress,
-            4 => Self::Tag,
-            5 => Self::Answer,
-            _ => return None,
-        })
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|&kind| kind as u8 == number)
     }
 
     /// As the command and errors call it.

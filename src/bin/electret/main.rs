@@ -12,6 +12,7 @@ mod ask;
 mod bench;
 mod convert;
 mod inspect;
+mod merge;
 mod plan;
 #[cfg(feature = "train")]
 mod train;
@@ -48,6 +49,7 @@ enum Verb {
     Plan(plan::PlanVerb),
     Bench(bench::Bench),
     Tune(tune::Tune),
+    Merge(merge::Merge),
     Evaluate(tune::Evaluate),
     #[cfg(feature = "train")]
     Corpus(train::CorpusVerb),
@@ -157,6 +159,7 @@ fn main() -> ExitCode {
         Verb::Plan(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
         Verb::Tune(verb) => verb.run(),
+        Verb::Merge(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
         #[cfg(feature = "train")]
         Verb::Corpus(verb) => verb.run(),

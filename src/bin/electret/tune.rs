@@ -1,12 +1,12 @@
 //! The on-device learner on this computer, and the tasks' metrics.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use electret::evaluate::{LabelNames, Labelled, Metric, Truth, score};
-use electret::tune::store::{FolderStore, Store, replace_file};
+use electret::import::write_atomically;
+use electret::tune::store::{FolderStore, Store};
 use electret::tune::{Settings, Step, Task};
 use electret::weights::AlignedBytes;
 use electret::weights::strategy::Layout;
@@ -165,7 +165,7 @@ impl Tune {
         let adapter = tuner.adapter();
         let mut file = vec![0; adapter.bytes()];
         let file = adapter.write(&mut file)?;
-        replace_file(&self.out, |out| out.write_all(file)).with_context(|| self.out.display().to_string())?;
+        write_atomically(&self.out, file).with_context(|| self.out.display().to_string())?;
         if self.output.json {
             let row = json!({"adapter": self.out.display().to_string(), "bytes": file.len(), "skipped": tuner.progress().skipped,
                              "curve": curve});

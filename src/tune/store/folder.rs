@@ -93,9 +93,7 @@ pub fn replace_file(
     path: &Path,
     write: impl FnOnce(&mut File) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
+    let part = path.with_added_extension("part");
     let mut file = File::create(&part)?;
     let written = write(&mut file).and_then(|()| file.sync_all());
     if let Err(error) = written.and_then(|()| std::fs::rename(&part, path)) {

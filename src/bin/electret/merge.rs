@@ -1,0 +1,82 @@
+//! What was learned on a device, back where models come from.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use electret::import::{Checkpoint, write_atomically};
+use electret::quantize::{peft, quantize};
+use electret::{Adapter, Model};
+use serde_json::json;
+
+use super::{AdapterFile, ModelFile, Output};
+
+/// An adapter merged into its model: one .electret file, a Hugging Face folder, or PEFT's layout.
+///
+/// Without --adapter the model itself goes back to a folder.
+///
+/// Example: electret merge --model m.electret --adapter intents.adapter -o intents.electret
+#[derive(Args)]
+pub struct Merge {
+    #[command(flatten)]
+    model: ModelFile,
+    #[command(flatten)]
+    adapter: AdapterFile,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Where to.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+struct Target {
+    /// Write an .electret file of its own.
+    #[arg(short, long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write a folder that transformers loads.
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// Write the adapter alone as peft stores one, to be laid on the folder of the bare model.
+    #[arg(long, value_name = "FOLDER", requires = "adapter")]
+    peft: Option<PathBuf>,
+}
+
+impl Merge {
+    pub fn run(&self) -> Result<()> {
+        let bytes = self.model.bytes()?;
+        let model = Model::open(bytes.as_slice())?;
+        let file = self.adapter.bytes()?;
+        let adapter = file.as_ref().map(|file| Adapter::open(file.as_slice(), &model)).transpose()?;
+        let merged = Checkpoint::of_model(&model, adapter.as_ref());
+        let Target { out, folder, peft: peft_folder } = &self.target;
+        let mut written = Vec::new();
+        if let Some(path) = out {
+            let provenance = &model.root().provenance;
+            let source = match &adapter {
+                Some(adapter) => format!("{} with {}", provenance.name, adapter.layout.strategy),
+                None => provenance.source.as_str().to_owned(),
+            };
+            let file = quantize(&merged, &source, &provenance.licence)?;
+            write_atomically(path, &file).with_context(|| path.display().to_string())?;
+            written.push(path);
+        }
+        if let Some(folder) = folder {
+            merged.with_dense_heads()?.write(folder)?;
+            written.push(folder);
+        }
+        if let Some((folder, adapter)) = peft_folder.as_ref().zip(adapter.as_ref()) {
+            peft(&model, adapter, folder)?;
+            written.push(folder);
+        }
+        if self.output.json {
+            say!("{}", json!({ "written": written }));
+            return Ok(());
+        }
+        for path in written {
+            say!("{}", path.display());
+        }
+        Ok(())
+    }
+}
