@@ -149,7 +149,7 @@ impl TuningPlan {
         }
         let n = block_rows / 2;
         let rows = n * (4 * hidden + 2 * max(inner, tokens));
-        let heads = 4 * tokens * head + (n + 1) * tokens;
+        let heads = 4 * tokens * head + n * (2 * tokens + head);
         inference.wide = max(inference.wide, max(rows, heads));
         let widest = max(hidden, inner).next_multiple_of(16);
         inference.row_bytes = max(inference.row_bytes, block_rows * widest);

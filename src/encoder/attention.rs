@@ -8,9 +8,10 @@
 
 use super::{AdaptedLayer, Block, KeyValues, Scratch, add_and_norm};
 use crate::ElectraConfig;
+use crate::kernels::lanes::sqrt;
 use crate::kernels::{KernelSet, Matmul, RowScale};
-use crate::weights::Channels;
 use crate::weights::strategy::{NormPart, Part};
+use crate::weights::{Channels, Tile};
 
 /// Widest head; [`Model::open`](crate::Model::open) refuses wider ones.
 pub const MAX_HEAD: usize = 256;
@@ -191,7 +192,7 @@ impl Attention<'_> {
 
     /// 1 / √head_size.
     pub fn attention_scale(&self) -> f32 {
-        1.0 / libm::sqrtf(self.config.head_size() as f32)
+        1.0 / sqrt(self.config.head_size() as f32)
     }
 
     /// q·kᵀ / √head_size of one head's quantised queries `[n, depth]`: `scores` `[n, length]`.
@@ -214,7 +215,8 @@ impl Attention<'_> {
         });
     }
 
-    /// One head's keys and values as the forward pass saw them, `[length, head_size]`.
+    /// One head's keys `[length, head_size]` and values, on their side, `[head_size, length]`, as the forward
+    /// pass saw them.
     pub fn dequantize(&self, cache: &KeyValues<'_>, head: usize, keys: &mut [f32], values: &mut [f32]) {
         let size = self.config.head_size();
         let (blocks, depth) = self.key_shape();
@@ -222,19 +224,29 @@ impl Attention<'_> {
             let (block, lane) = (head * blocks + token / 16, token % 16);
             let scale = cache.key_channels.get(block).and_then(|channels| channels.scale.get(lane));
             let tiles = cache.key_tiles.get(block * depth..).unwrap_or_default();
-            let weights = tiles.iter().filter_map(|tile| tile.0.get(lane)).flatten();
-            for (x, &q) in row.iter_mut().zip(weights) {
-                *x = f32::from(q) * scale.copied().unwrap_or(0.0);
-            }
+            dequantize_row(tiles.iter(), lane, row, |_| scale.copied().unwrap_or(0.0));
         }
         let (blocks, depth) = self.value_shape();
-        for (token, row) in values.chunks_exact_mut(size).enumerate() {
-            let scale = cache.value_scales.get(head * self.length + token).copied().unwrap_or(0.0);
-            let tiles = cache.value_tiles.iter().skip(head * blocks * depth + token / 8).step_by(depth);
-            let weights = tiles.flat_map(|tile| tile.0.iter().filter_map(|row| row.get(token % 8)));
-            for (x, &q) in row.iter_mut().zip(weights) {
-                *x = f32::from(q) * scale;
-            }
+        let scales = part(cache.value_scales, head, self.length);
+        for (dimension, row) in values.chunks_exact_mut(self.length).enumerate() {
+            let tiles = cache.value_tiles.get((head * blocks + dimension / 16) * depth..).unwrap_or_default();
+            let scale = |token: usize| scales.get(token).copied().unwrap_or(0.0);
+            dequantize_row(tiles.iter(), dimension % 16, row, scale);
+        }
+    }
+}
+
+/// Row `lane` of a run of tiles, each value times its scale.
+fn dequantize_row<'t>(
+    tiles: impl Iterator<Item = &'t Tile>,
+    lane: usize,
+    row: &mut [f32],
+    scale: impl Fn(usize) -> f32,
+) {
+    for ((first, places), tile) in (0..).step_by(8).zip(row.chunks_mut(8)).zip(tiles) {
+        let weights = tile.0.get(lane).copied().unwrap_or_default();
+        for (offset, (x, q)) in places.iter_mut().zip(weights).enumerate() {
+            *x = f32::from(q) * scale(first + offset);
         }
     }
 }

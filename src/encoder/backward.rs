@@ -10,11 +10,14 @@
 
 use core::ops::Range;
 
-use super::attention::{Attention, MAX_HEAD};
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
+use super::attention::Attention;
 use super::{
     AdaptedLayer, Block, Columns, DenseGradient, KeyValues, Scratch, Transposing, Workspace, add_and_norm,
 };
-use crate::kernels::{KernelSet, LayerNorm, RowScale};
+use crate::kernels::{Accumulate, KernelSet, LayerNorm, RowScale};
 use crate::weights::Tile;
 use crate::weights::strategy::{Layout, NormPart, Part};
 
@@ -117,9 +120,8 @@ impl Backward<'_> {
     /// The layer's input from row `first` on, as many rows as `x` `[n, hidden]` has.
     fn input_rows(&self, first: usize, x: &mut [f32]) {
         let input = self.input.get(first * self.layer.config.hidden_size..).unwrap_or_default();
-        for (x, &bits) in x.iter_mut().zip(input) {
-            *x = half::f16::from_bits(bits).to_f32_const();
-        }
+        let input = input.get(..x.len()).unwrap_or_default();
+        input.reinterpret_cast::<f16>().convert_to_f32_slice(x);
     }
 
     /// The first pass over a block of rows: forward from the input to the layer's output, and back to the
@@ -150,7 +152,7 @@ impl Backward<'_> {
         attention.contexts(space.cache, &mut scratch, narrow, sum2, scores, context);
         self.save_queries(attention, rows.start, sum2, space.backward);
         attention_output.forward(kernels, &mut scratch, context, x1);
-        (kernels.combine)(&[1.0], x1, sum1);
+        kernels.add(x1, sum1);
         x1.copy_from_slice(sum1);
         add_and_norm(kernels, &norms[0], x1, &[]);
         let h = h.get_mut(..n * config.intermediate_size).unwrap_or_default();
@@ -159,7 +161,7 @@ impl Backward<'_> {
         g.copy_from_slice(h);
         (kernels.gelu)(g);
         output.forward(kernels, &mut scratch, g, sum2);
-        (kernels.combine)(&[1.0], x1, sum2);
+        kernels.add(x1, sum2);
 
         let here = rows.start * config.hidden_size..rows.end * config.hidden_size;
         let d = space.backward.gradient.get_mut(here.clone()).unwrap_or_default();
@@ -227,7 +229,8 @@ impl Backward<'_> {
         let depth = size.next_multiple_of(8);
         let mut carver = Parts(space.block.wide);
         let [keys, values, dkeys, dvalues] = core::array::from_fn(|_| carver.take(length * size));
-        let [probabilities, slopes] = [carver.take(at_once * length), carver.take(length)];
+        let [probabilities, slopes] = core::array::from_fn(|_| carver.take(at_once * length));
+        let rows = carver.take(at_once * size);
         attention.dequantize(space.cache, head, keys, values);
         dkeys.fill(0.0);
         dvalues.fill(0.0);
@@ -237,28 +240,73 @@ impl Backward<'_> {
             let place = head * length + first;
             let queries = queries.get(place * depth..(place + n) * depth).unwrap_or_default();
             let scales = query_scales.get(place..place + n).unwrap_or_default();
-            let probabilities = probabilities.get_mut(..n * length).unwrap_or_default();
-            attention.scores(space.cache, head, queries, scales, probabilities);
-            let contexts = space.contexts.chunks_exact_mut(hidden).skip(first);
-            let rows = queries.chunks_exact(depth).zip(scales).zip(probabilities.chunks_exact_mut(length));
-            for (((query, scale), p), context) in rows.zip(contexts) {
-                let dcontext = context.get_mut(head * size..(head + 1) * size).unwrap_or_default();
-                (kernels.softmax)(p);
-                (kernels.spread)(p, dcontext, dvalues);
-                (kernels.dots)(values, dcontext, slopes);
-                (kernels.softmax_backward)(slopes, p);
-                let mut row = [0.0; MAX_HEAD];
-                let row = row.get_mut(..size).unwrap_or_default();
+            let p = probabilities.get_mut(..n * length).unwrap_or_default();
+            attention.scores(space.cache, head, queries, scales, p);
+            p.chunks_exact_mut(length).for_each(kernels.softmax);
+
+            // d(context) of this head: n rows of `size`, `hidden` apart.
+            let dcontext = space.contexts.get_mut(first * hidden + head * size..).unwrap_or_default();
+            (kernels.accumulate)(Accumulate {
+                rows: length,
+                depth: n,
+                width: size,
+                factors: p,
+                factor_steps: [1, length],
+                x: dcontext,
+                x_step: hidden,
+                out: dvalues,
+                out_step: size,
+            });
+            let slopes = slopes.get_mut(..n * length).unwrap_or_default();
+            slopes.fill(0.0);
+            (kernels.accumulate)(Accumulate {
+                rows: n,
+                depth: size,
+                width: length,
+                factors: dcontext,
+                factor_steps: [hidden, 1],
+                x: values,
+                x_step: length,
+                out: slopes,
+                out_step: length,
+            });
+            for (d, p) in slopes.chunks_exact_mut(length).zip(p.chunks_exact(length)) {
+                (kernels.softmax_backward)(d, p);
+            }
+            let queries = queries.chunks_exact(depth).zip(scales);
+            for ((query, scale), row) in queries.zip(rows.chunks_exact_mut(size)) {
                 for (x, &q) in row.iter_mut().zip(query) {
                     *x = (i32::from(q ^ kernels.flip as i8) - scale.zero_point) as f32 * scale.scale;
                 }
-                (kernels.spread)(slopes, row, dkeys);
-                dcontext.fill(0.0);
-                (kernels.combine)(slopes, keys, dcontext);
-                for x in dcontext {
-                    *x *= attention.attention_scale();
-                }
             }
+            (kernels.accumulate)(Accumulate {
+                rows: length,
+                depth: n,
+                width: size,
+                factors: slopes,
+                factor_steps: [1, length],
+                x: rows,
+                x_step: size,
+                out: dkeys,
+                out_step: size,
+            });
+            for row in dcontext.chunks_mut(hidden).take(n) {
+                row.get_mut(..size).unwrap_or_default().fill(0.0);
+            }
+            for slope in slopes.iter_mut() {
+                *slope *= attention.attention_scale();
+            }
+            (kernels.accumulate)(Accumulate {
+                rows: n,
+                depth: length,
+                width: size,
+                factors: slopes,
+                factor_steps: [length, 1],
+                x: keys,
+                x_step: size,
+                out: dcontext,
+                out_step: hidden,
+            });
         }
         for (part, values) in [(Part::Key, &*dkeys), (Part::Value, &*dvalues)] {
             if !self.goes_on && !gradients.trains(self.layer.index, part) {

@@ -6,7 +6,7 @@
 //! the backward pass (the straight-through estimator, Bengio et al. 2013), so that the gradient is that of
 //! the network that runs.
 
-use crate::kernels::{KernelSet, Matmul, RowScale};
+use crate::kernels::{Accumulate, KernelSet, Matmul, RowScale};
 use crate::weights::format::Linear;
 use crate::weights::strategy::MAX_RANK;
 use crate::weights::{Channels, LowRank, Tile, native};
@@ -59,26 +59,42 @@ impl Dense<'_> {
         if self.low_rank.is_none() && self.bias.is_empty() {
             return;
         }
-        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(outputs)) {
-            if !self.bias.is_empty() {
-                (kernels.combine)(&[1.0], self.bias, out);
-            }
-            if let Some(low_rank) = &self.low_rank {
-                (kernels.combine)(low_rank.reduced(kernels, x, &mut [0.0; MAX_RANK]), low_rank.b, out);
-            }
+        if !self.bias.is_empty() {
+            kernels.add(self.bias, out);
+        }
+        let Some(low_rank) = &self.low_rank else { return };
+        for (x, out) in x.chunks(ROWS * width).zip(out.chunks_mut(ROWS * outputs)) {
+            let reduced = low_rank.reduced(kernels, x);
+            (kernels.accumulate)(Accumulate {
+                rows: x.len() / width,
+                depth: low_rank.rank,
+                width: outputs,
+                factors: reduced.as_flattened(),
+                factor_steps: [MAX_RANK, 1],
+                x: low_rank.b,
+                x_step: outputs,
+                out,
+                out_step: outputs,
+            });
         }
     }
 }
 
+/// Rows whose low-rank part is worked together.
+const ROWS: usize = 4;
+
 impl LowRank<'_> {
-    /// scale · A·x.
-    fn reduced<'r>(&self, kernels: &KernelSet, x: &[f32], out: &'r mut [f32; MAX_RANK]) -> &'r [f32] {
-        let out = out.get_mut(..self.rank).unwrap_or_default();
-        (kernels.dots)(self.a, x, out);
-        for value in out.iter_mut() {
-            *value *= self.scale;
+    /// scale · A·x of up to [`ROWS`] rows `x` `[n, inputs]`.
+    fn reduced(&self, kernels: &KernelSet, x: &[f32]) -> [[f32; MAX_RANK]; ROWS] {
+        let mut all = [[0.0; MAX_RANK]; ROWS];
+        for (x, out) in x.chunks_exact(self.a.len() / self.rank).zip(&mut all) {
+            let out = out.get_mut(..self.rank).unwrap_or_default();
+            (kernels.dots)(self.a, x, out);
+            for value in out {
+                *value *= self.scale;
+            }
         }
-        out
+        all
     }
 }
 
@@ -119,18 +135,36 @@ impl Dense<'_> {
     ) {
         let (inputs, outputs) = (self.linear.inputs(), self.linear.outputs());
         let here = dy.first..dy.first + dy.width;
-        for (x, dy) in x.chunks_exact(inputs).zip(dy.values.chunks_exact(dy.width)) {
-            if let Some(bias) = gradient.bias.get_mut(here.clone()) {
-                (kernels.spread)(&[1.0], dy, bias);
-            }
-            let Some(low_rank) = &self.low_rank else { continue };
-            let mut reduced = [0.0; MAX_RANK];
-            let reduced = low_rank.reduced(kernels, x, &mut reduced);
-            for (factor, row) in reduced.iter().zip(gradient.b.chunks_exact_mut(outputs)) {
-                (kernels.spread)(&[*factor], dy, row.get_mut(here.clone()).unwrap_or_default());
-            }
-            let mut inner = [0.0; MAX_RANK];
-            (kernels.spread)(low_rank.before(kernels, dy, &here, outputs, &mut inner), x, gradient.a);
+        if let Some(bias) = gradient.bias.get_mut(here) {
+            kernels.add_rows(dy.values, bias);
+        }
+        let Some(low_rank) = &self.low_rank else { return };
+        for (x, values) in x.chunks(ROWS * inputs).zip(dy.values.chunks(ROWS * dy.width)) {
+            let dy = Columns { values, ..dy };
+            let (reduced, inner) = (low_rank.reduced(kernels, x), low_rank.before(kernels, dy, outputs));
+            let (rank, depth) = (low_rank.rank, x.len() / inputs);
+            (kernels.accumulate)(Accumulate {
+                rows: rank,
+                depth,
+                width: dy.width,
+                factors: reduced.as_flattened(),
+                factor_steps: [1, MAX_RANK],
+                x: values,
+                x_step: dy.width,
+                out: gradient.b.get_mut(dy.first..).unwrap_or_default(),
+                out_step: outputs,
+            });
+            (kernels.accumulate)(Accumulate {
+                rows: rank,
+                depth,
+                width: inputs,
+                factors: inner.as_flattened(),
+                factor_steps: [1, MAX_RANK],
+                x,
+                x_step: inputs,
+                out: gradient.a,
+                out_step: inputs,
+            });
         }
     }
 
@@ -145,30 +179,35 @@ impl Dense<'_> {
         let (inputs, outputs) = (self.linear.inputs(), self.linear.outputs());
         transposed_product(kernels, scratch, self.linear, dy, dx);
         let Some(low_rank) = &self.low_rank else { return };
-        let here = dy.first..dy.first + dy.width;
-        for (dx, dy) in dx.chunks_exact_mut(inputs).zip(dy.values.chunks_exact(dy.width)) {
-            let mut inner = [0.0; MAX_RANK];
-            (kernels.combine)(low_rank.before(kernels, dy, &here, outputs, &mut inner), low_rank.a, dx);
+        for (dx, values) in dx.chunks_mut(ROWS * inputs).zip(dy.values.chunks(ROWS * dy.width)) {
+            let inner = low_rank.before(kernels, Columns { values, ..dy }, outputs);
+            (kernels.accumulate)(Accumulate {
+                rows: dx.len() / inputs,
+                depth: low_rank.rank,
+                width: inputs,
+                factors: inner.as_flattened(),
+                factor_steps: [MAX_RANK, 1],
+                x: low_rank.a,
+                x_step: inputs,
+                out: dx,
+                out_step: inputs,
+            });
         }
     }
 }
 
 impl LowRank<'_> {
-    /// scale · Bᵀ·dy: the gradient between A and B.
-    fn before<'r>(
-        &self,
-        kernels: &KernelSet,
-        dy: &[f32],
-        here: &core::ops::Range<usize>,
-        outputs: usize,
-        out: &'r mut [f32; MAX_RANK],
-    ) -> &'r [f32] {
-        let out = out.get_mut(..self.rank).unwrap_or_default();
-        for (value, row) in out.iter_mut().zip(self.b.chunks_exact(outputs)) {
-            (kernels.dots)(row.get(here.clone()).unwrap_or_default(), dy, core::slice::from_mut(value));
-            *value *= self.scale;
+    /// scale · Bᵀ·dy of up to [`ROWS`] rows: the gradient between A and B.
+    fn before(&self, kernels: &KernelSet, dy: Columns<'_>, outputs: usize) -> [[f32; MAX_RANK]; ROWS] {
+        let here = dy.first..dy.first + dy.width;
+        let mut all = [[0.0; MAX_RANK]; ROWS];
+        for (dy, out) in dy.values.chunks_exact(dy.width).zip(&mut all) {
+            for (value, row) in out.iter_mut().zip(self.b.chunks_exact(outputs)) {
+                (kernels.dots)(row.get(here.clone()).unwrap_or_default(), dy, core::slice::from_mut(value));
+                *value *= self.scale;
+            }
         }
-        out
+        all
     }
 }
 
@@ -259,9 +298,11 @@ fn transposed_product(
 /// `dy` · scales of its channels, from place `offset` on; zeros around it.
 fn spread_out(dy: &[f32], offset: usize, channels: &[Channels], row: &mut [f32]) {
     row.fill(0.0);
-    let scales = channels.iter().flat_map(|channels| &channels.scale);
-    for ((place, scale), dy) in row.iter_mut().zip(scales).skip(offset).zip(dy) {
-        *place = dy * scale;
+    row.get_mut(offset..offset + dy.len()).unwrap_or_default().copy_from_slice(dy);
+    for (part, channels) in row.as_chunks_mut::<16>().0.iter_mut().zip(channels) {
+        for (place, scale) in part.iter_mut().zip(&channels.scale) {
+            *place *= scale;
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether kernel sets give the same bits: every primitive on shapes and values of all kinds.
 
-use super::{KernelSet, LayerNorm, Matmul, RowScale};
+use super::{Accumulate, KernelSet, LayerNorm, Matmul, RowScale};
 use crate::random::Random;
 use crate::weights::{Channels, Tile};
 
@@ -115,7 +115,7 @@ struct Primitive {
     bits: fn(&KernelSet, &[f32]) -> Vec<u32>,
 }
 
-const PRIMITIVES: [Primitive; 13] = [
+const PRIMITIVES: [Primitive; 12] = [
     GELU,
     GELU_BACKWARD,
     SOFTMAX,
@@ -127,8 +127,7 @@ const PRIMITIVES: [Primitive; 13] = [
     ATTENTION_WEIGHTS,
     QUANTIZE_SYMMETRIC,
     DOTS,
-    COMBINE,
-    SPREAD,
+    ACCUMULATE,
 ];
 
 /// Their bits; all that are no number count as one.
@@ -253,20 +252,28 @@ const DOTS: Primitive = Primitive {
     },
 };
 
-const COMBINE: Primitive = Primitive {
-    name: "combine",
+/// Six rows of a product, with factors as they stand and on their side.
+const ACCUMULATE: Primitive = Primitive {
+    name: "accumulate",
     bits: |set, x| {
-        let mut out = x.to_vec();
-        (set.combine)(&FACTORS, &five_rows(x), &mut out);
-        floats(&out)
-    },
-};
-
-const SPREAD: Primitive = Primitive {
-    name: "spread",
-    bits: |set, x| {
-        let mut matrix = five_rows(x);
-        (set.spread)(&FACTORS, x, &mut matrix);
-        floats(&matrix)
+        let factors: Vec<f32> = (0..30).map(|index| FACTORS[index % 5] * (index as f32 - 11.0)).collect();
+        [[5, 1], [1, 6]]
+            .into_iter()
+            .flat_map(|factor_steps| {
+                let mut out: Vec<f32> = (0..6).flat_map(|_| x.iter().map(|x| x - 1.0)).collect();
+                (set.accumulate)(Accumulate {
+                    rows: 6,
+                    depth: 5,
+                    width: x.len(),
+                    factors: &factors,
+                    factor_steps,
+                    x: &five_rows(x),
+                    x_step: x.len(),
+                    out: &mut out,
+                    out_step: x.len(),
+                });
+                floats(&out)
+            })
+            .collect()
     },
 };

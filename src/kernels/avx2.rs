@@ -72,6 +72,7 @@ impl Number for Ymm {
 
 // SAFETY: as above.
 impl Lanes for Ymm {
+    const WIDE: bool = true;
     #[inline(always)]
     fn load(from: &[f32; LANES]) -> Self {
         unsafe { Self([_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))]) }

@@ -78,6 +78,7 @@ impl Number for Zmm {
 
 // SAFETY: as above.
 impl Lanes for Zmm {
+    const WIDE: bool = true;
     #[inline(always)]
     fn load(from: &[f32; LANES]) -> Self {
         Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })

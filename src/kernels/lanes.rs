@@ -57,6 +57,8 @@ pub trait Lanes: Number {
     }
     /// Nearest integers, ties to even, cut to −128..=127.
     fn narrow(self, to: &mut [i8; LANES]);
+    /// Whether sixteen lanes take so few registers that several of them fit.
+    const WIDE: bool = false;
     /// Which bits of an activation's byte are turned for the set's multiply instruction: 0x80 where
     /// that takes unsigned activations.
     const FLIP: u8 = 0;
@@ -341,6 +343,16 @@ pub fn gelu_backward<V: Lanes>(d: &mut [f32], x: &[f32]) {
     }
 }
 
+/// √x, to the last bit what IEEE says, by the processor where `std` lets it be asked for.
+#[inline(always)]
+pub fn sqrt(x: f32) -> f32 {
+    #[cfg(feature = "std")]
+    let root = x.sqrt();
+    #[cfg(not(feature = "std"))]
+    let root = libm::sqrtf(x);
+    root
+}
+
 /// Replaces a row by the numerators of its softmax, e^(x − max), and returns 1 / their sum.
 #[inline(always)]
 fn exponentials<V: Lanes>(row: &mut [f32]) -> f32 {
@@ -407,7 +419,7 @@ pub fn add_and_norm<V: Lanes>(row: &mut [f32], y: &[f32], norm: &LayerNorm<'_>) 
         squares = squares.add(x.mul(x));
     }
     let variance = squares.fold::<Sum>() / length;
-    let inverse = V::splat(1.0 / libm::sqrtf(variance + epsilon));
+    let inverse = V::splat(1.0 / sqrt(variance + epsilon));
     for index in 0..parts(row) {
         let x = get::<V>(row, index, 0.0).mul(inverse);
         put(row, index, x.mul(get(weight, index, 0.0)).add(get(bias, index, 0.0)));
@@ -436,7 +448,7 @@ pub fn norm_backward<V: Lanes>(
         let x = put(z, index, get::<V>(z, index, 0.0).sub(mean));
         squares = squares.add(x.mul(x));
     }
-    let inverse = V::splat(1.0 / libm::sqrtf(squares.fold::<Sum>() / length + norm.epsilon));
+    let inverse = V::splat(1.0 / sqrt(squares.fold::<Sum>() / length + norm.epsilon));
     let (mut sum, mut along) = (V::splat(0.0), V::splat(0.0));
     for index in 0..parts(z) {
         let z = put(z, index, get::<V>(z, index, 0.0).mul(inverse));
@@ -469,30 +481,68 @@ pub fn dots<V: Lanes>(matrix: &[f32], x: &[f32], out: &mut [f32]) {
     }
 }
 
-/// out += Σₘ factors\[m\] · row m of `matrix` `[factors, out]`.
+/// out += F·x, where F is `[rows, depth]`, x `[depth, width]` and out `[rows, width]`.
+///
+/// Rows may lie apart, in wider ones, and F may stand on its side.
+#[derive(Debug)]
+pub struct Accumulate<'a> {
+    /// Rows of the product.
+    pub rows: usize,
+    /// Summands of each value.
+    pub depth: usize,
+    /// Columns.
+    pub width: usize,
+    /// F\[r\]\[k\] = `factors`\[r · `factor_steps`\[0\] + k · `factor_steps`\[1\]\].
+    pub factors: &'a [f32],
+    /// See there.
+    pub factor_steps: [usize; 2],
+    /// Row k of x begins at k · `x_step`.
+    pub x: &'a [f32],
+    /// See there.
+    pub x_step: usize,
+    /// Row r begins at r · `out_step`.
+    pub out: &'a mut [f32],
+    /// See there.
+    pub out_step: usize,
+}
+
+/// Adds each product in order of depth, so that two calls in turn give the bits of one.
 #[inline(always)]
-pub fn combine<V: Lanes>(factors: &[f32], matrix: &[f32], out: &mut [f32]) {
-    let width = out.len().max(1);
-    for index in 0..parts(out) {
-        let mut sum = get::<V>(out, index, 0.0);
-        for (&factor, row) in factors.iter().zip(matrix.chunks_exact(width)) {
-            sum = sum.add(V::splat(factor).mul(get(row, index, 0.0)));
+pub fn accumulate<V: Lanes>(product: Accumulate<'_>) {
+    let Accumulate { rows, depth, width, factors, factor_steps: [row_step, depth_step], .. } = product;
+    let mut r = 0;
+    while r < rows {
+        let n = if r + ROWS_AT_ONCE <= rows && V::WIDE { ROWS_AT_ONCE } else { 1 };
+        for index in 0..width.div_ceil(LANES) {
+            let columns = index * LANES..width.min((index + 1) * LANES);
+            let place = |row: usize| {
+                let start = row * product.out_step;
+                start + columns.start..start + columns.end
+            };
+            let mut sums = [V::splat(0.0); ROWS_AT_ONCE];
+            for (i, sum) in sums.iter_mut().enumerate().take(n) {
+                *sum = get(product.out.get(place(r + i)).unwrap_or_default(), 0, 0.0);
+            }
+            for k in 0..depth {
+                let start = k * product.x_step;
+                let x = product.x.get(start + columns.start..start + columns.end).unwrap_or_default();
+                let x: V = get(x, 0, 0.0);
+                let first = r * row_step + k * depth_step;
+                for (i, sum) in sums.iter_mut().enumerate().take(n) {
+                    let factor = factors.get(first + i * row_step).copied().unwrap_or(0.0);
+                    *sum = sum.add(V::splat(factor).mul(x));
+                }
+            }
+            for (i, sum) in sums.into_iter().enumerate().take(n) {
+                put(product.out.get_mut(place(r + i)).unwrap_or_default(), 0, sum);
+            }
         }
-        put(out, index, sum);
+        r += n;
     }
 }
 
-/// Row m of `matrix` `[factors, x]` += factors\[m\] · `x`: what a product with `x` adds to its matrix's
-/// gradient.
-#[inline(always)]
-pub fn spread<V: Lanes>(factors: &[f32], x: &[f32], matrix: &mut [f32]) {
-    for (&factor, row) in factors.iter().zip(matrix.chunks_exact_mut(x.len().max(1))) {
-        let factor = V::splat(factor);
-        for index in 0..parts(x) {
-            put(row, index, get::<V>(row, index, 0.0).add(factor.mul(get(x, index, 0.0))));
-        }
-    }
-}
+/// Rows that share each load of x, where sixteen lanes take few registers.
+const ROWS_AT_ONCE: usize = 4;
 
 /// What is quantised, computed part by part from one row or two.
 trait Values {

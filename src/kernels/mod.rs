@@ -30,7 +30,7 @@ mod wasm;
 
 #[cfg(feature = "std")]
 pub use agreement::first_difference;
-pub use lanes::{LayerNorm, RowScale};
+pub use lanes::{Accumulate, LayerNorm, RowScale};
 
 use crate::weights::{Channels, Tile};
 
@@ -76,8 +76,7 @@ pub struct KernelSet {
     pub softmax_backward: fn(&mut [f32], &[f32]),
     pub norm_backward: NormBackward,
     pub dots: fn(&[f32], &[f32], &mut [f32]),
-    pub combine: fn(&[f32], &[f32], &mut [f32]),
-    pub spread: fn(&[f32], &[f32], &mut [f32]),
+    pub accumulate: fn(Accumulate<'_>),
     pub quantize: fn(&[f32], &[f32], &mut [i8]) -> RowScale,
     pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
     pub flip: u8,
@@ -105,6 +104,38 @@ impl KernelSet {
         if consistent {
             (self.matmul)(product);
         }
+    }
+
+    /// Adds `x` to each row of `out` `[rows, x]`.
+    pub fn add(&self, x: &[f32], out: &mut [f32]) {
+        let (width, rows) = (x.len(), out.len() / x.len().max(1));
+        (self.accumulate)(Accumulate {
+            rows,
+            depth: 1,
+            width,
+            factors: &[1.0],
+            factor_steps: [0, 0],
+            x,
+            x_step: 0,
+            out,
+            out_step: width,
+        });
+    }
+
+    /// Adds each row of `x` `[n, out]` to `out`.
+    pub fn add_rows(&self, x: &[f32], out: &mut [f32]) {
+        let width = out.len();
+        (self.accumulate)(Accumulate {
+            rows: 1,
+            depth: x.len() / width.max(1),
+            width,
+            factors: &[1.0],
+            factor_steps: [0, 0],
+            x,
+            x_step: width,
+            out,
+            out_step: width,
+        });
     }
 }
 
@@ -200,11 +231,8 @@ macro_rules! kernel_set {
             dots: |matrix, x, out| super::compiled!(
                 [$($features)?] dots::<$lanes>(matrix: &[f32], x: &[f32], out: &mut [f32])
             ),
-            combine: |factors, matrix, out| super::compiled!(
-                [$($features)?] combine::<$lanes>(factors: &[f32], matrix: &[f32], out: &mut [f32])
-            ),
-            spread: |factors, x, matrix| super::compiled!(
-                [$($features)?] spread::<$lanes>(factors: &[f32], x: &[f32], matrix: &mut [f32])
+            accumulate: |product| super::compiled!(
+                [$($features)?] accumulate::<$lanes>(product: super::Accumulate<'_>)
             ),
             quantize: $quantize,
             quantize_symmetric: |row, quantized| super::compiled!(

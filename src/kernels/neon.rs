@@ -212,6 +212,7 @@ impl Number for Quads {
 
 // SAFETY: as above.
 impl Lanes for Quads {
+    const WIDE: bool = true;
     #[inline(always)]
     fn load(from: &[f32; LANES]) -> Self {
         let p = from.as_ptr();

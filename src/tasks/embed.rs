@@ -2,6 +2,7 @@
 
 use super::Session;
 use crate::Error;
+use crate::kernels::lanes::sqrt;
 use crate::text::Input;
 
 /// How the tokens' vectors become one.
@@ -32,7 +33,7 @@ impl Session<'_, '_> {
             }
         }
         let squares: f32 = first.iter().map(|x| x * x).sum();
-        let inverse = 1.0 / libm::sqrtf(squares);
+        let inverse = 1.0 / sqrt(squares);
         for x in first.iter_mut() {
             *x *= inverse;
         }

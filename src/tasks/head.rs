@@ -65,7 +65,7 @@ pub fn output(
         let width = weight.len() / head.labels.max(1);
         for (x, logits) in features.chunks_exact(width).zip(logits.chunks_exact_mut(head.labels)) {
             (kernels.dots)(weight, x, logits);
-            (kernels.combine)(&[1.0], bias, logits);
+            kernels.add(bias, logits);
         }
     } else if let Some(output) = head.own.and_then(|head| head.output.as_ref()) {
         Dense::from(output).forward(kernels, scratch, features, logits);

@@ -44,11 +44,15 @@ pub use optimizer::Settings;
 pub use state::{Progress, State};
 pub use task::{Target, Task, word_spans};
 
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
 use crate::arena::Carver;
 use crate::encoder::{
     Backward, BackwardSpace, Columns, Dense, Gradients, Network, Scratch, Transposing, Workspace,
 };
-use crate::kernels::{self, KernelSet};
+use crate::kernels::lanes::sqrt;
+use crate::kernels::{self, Accumulate, KernelSet};
 use crate::plan::BLOCK_ROWS;
 use crate::random::Random;
 use crate::tasks::head;
@@ -208,7 +212,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
         for (index, layer) in self.model.root().layers.iter().enumerate() {
             for part in Part::ALL {
                 if let Some((a, _)) = layout.low_rank(index, part) {
-                    let bound = 1.0 / libm::sqrtf(part.shape(&layout.config).0 as f32);
+                    let bound = 1.0 / sqrt(part.shape(&layout.config).0 as f32);
                     let a = parameters.get_mut(a).unwrap_or_default();
                     a.fill_with(|| (random.unit() * 2.0 - 1.0) * bound);
                 }
@@ -320,11 +324,9 @@ impl<'m, 'a> Tuner<'m, 'a> {
             }
             let start = (layer - first) * plan.inference.tokens * hidden;
             let place = saved.get_mut(start..start + states.len()).unwrap_or_default();
-            for (place, x) in place.iter_mut().zip(states) {
-                let rounded = half::f16::from_f32_const(*x);
-                *place = rounded.to_bits();
-                *x = rounded.to_f32_const();
-            }
+            let place = place.reinterpret_cast_mut::<f16>();
+            place.convert_from_f32_slice(states);
+            place.convert_to_f32_slice(states);
         });
         let head = network.head(task.kind)?;
         let logits = logits.get_mut(..rows * head.labels).unwrap_or_default();
@@ -440,10 +442,18 @@ fn head_backward(
         layout.head().map(|(weight, bias)| gradients.get_disjoint_mut([weight, bias]))
     {
         let features = head::features(network, &head, x, &mut scratch, before);
-        for (d, x) in d.chunks_exact(labels).zip(features.chunks_exact(width)) {
-            (kernels.spread)(d, x, weight);
-            (kernels.spread)(&[1.0], d, bias);
-        }
+        (kernels.accumulate)(Accumulate {
+            rows: labels,
+            depth: n,
+            width,
+            factors: d,
+            factor_steps: [1, labels],
+            x: features,
+            x_step: width,
+            out: weight,
+            out_step: width,
+        });
+        kernels.add_rows(d, bias);
     }
     let place = space.gradient.get_mut(rows.start * hidden..rows.end * hidden).unwrap_or_default();
     if place.is_empty() {
@@ -461,9 +471,17 @@ fn head_backward(
     let (features, below) = if dense.is_some() { (through, place) } else { (place, &mut [][..]) };
     features.fill(0.0);
     if let Some((weight, _)) = head.trained {
-        for (d, features) in d.chunks_exact(labels).zip(features.chunks_exact_mut(width)) {
-            (kernels.combine)(d, weight, features);
-        }
+        (kernels.accumulate)(Accumulate {
+            rows: n,
+            depth: labels,
+            width,
+            factors: d,
+            factor_steps: [labels, 1],
+            x: weight,
+            x_step: width,
+            out: features,
+            out_step: width,
+        });
     } else if let Some(output) = head.own.and_then(|head| head.output.as_ref()) {
         Dense::from(output).backward(kernels, &mut turning, Columns::all(output, d), features);
     }

@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use crate::Error;
 use crate::kernels::KernelSet;
+use crate::kernels::lanes::sqrt;
 use crate::weights::strategy::{Layout, NormPart, Part};
 
 /// How fast and how long to learn.
@@ -99,7 +100,7 @@ impl Moments<'_> {
     pub fn gradient_norm(&self, kernels: &KernelSet, examples: u32) -> f32 {
         let mut squares = 0.0;
         (kernels.dots)(self.gradients, self.gradients, core::slice::from_mut(&mut squares));
-        libm::sqrtf(squares) / examples as f32
+        sqrt(squares) / examples as f32
     }
 
     /// One step with the mean of `examples` gradients, whose norm is `norm`; clears them.
@@ -125,7 +126,7 @@ impl Moments<'_> {
                 *g = 0.0;
                 *m = settings.beta1 * *m + (1.0 - settings.beta1) * gradient;
                 *v = settings.beta2 * *v + (1.0 - settings.beta2) * (gradient * gradient);
-                let update = (*m / first) / (libm::sqrtf(*v / second) + settings.epsilon);
+                let update = (*m / first) / (sqrt(*v / second) + settings.epsilon);
                 *w -= rate * (update + decay * *w);
             }
         });
