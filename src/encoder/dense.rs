@@ -265,7 +265,7 @@ fn transposed_product(
             [Channels { scale: [1.0; 16], bias: [0.0; 16], column_sum: [0; 16] }; STRIPS];
         let places = turned.chunks_exact_mut(2 * blocks).zip(&mut turned_channels);
         for (strip, (turned, channels)) in (first / 16..(first + width).div_ceil(16)).zip(places) {
-            channels.column_sum = turn(tiles, depth, strip, turned);
+            channels.column_sum = (kernels.turn)(tiles, depth, strip, turned);
         }
         let count = width.div_ceil(16);
         let out = out.get_mut(..2 * n * width).unwrap_or_default();
@@ -304,44 +304,6 @@ fn spread_out(dy: &[f32], offset: usize, channels: &[Channels], row: &mut [f32])
             *place *= scale;
         }
     }
-}
-
-/// Turns inputs `16 · strip..` of all blocks of `tiles` `[blocks][depth][16 channels][8 inputs]` into
-/// `turned` `[2 · blocks][16 inputs][8 channels]`, and sums each input's weights.
-fn turn(tiles: &[Tile], depth: usize, strip: usize, turned: &mut [Tile]) -> [i32; 16] {
-    let mut sums = [0; 16];
-    for (tiles, turned) in tiles.chunks_exact(depth).zip(turned.as_chunks_mut::<2>().0) {
-        for half in 0..2 {
-            let tile = tiles.get(2 * strip + half).copied().unwrap_or(Tile([[0; 8]; 16]));
-            for (channels, turned) in tile.0.as_chunks::<8>().0.iter().zip(turned.iter_mut()) {
-                let inputs = turned.0.iter_mut().zip(&mut sums).skip(8 * half);
-                for ((input, sum), weights) in inputs.zip(transposed(channels)) {
-                    *input = weights;
-                    *sum += weights.iter().map(|&weight| i32::from(weight)).sum::<i32>();
-                }
-            }
-        }
-    }
-    sums
-}
-
-/// The transpose of 8 × 8 bytes: halves, quarters and eighths of the square change places across the
-/// diagonal.
-fn transposed(square: &[[i8; 8]; 8]) -> [[i8; 8]; 8] {
-    let mut rows = square.map(|row| u64::from_le_bytes(row.map(|byte| byte as u8)));
-    for (apart, shift, mask) in
-        [(4, 32, 0x0000_0000_ffff_ffff), (2, 16, 0x0000_ffff_0000_ffff), (1, 8, 0x00ff_00ff_00ff_00ff_u64)]
-    {
-        for group in rows.chunks_exact_mut(2 * apart) {
-            let (upper, lower) = group.split_at_mut(apart);
-            for (upper, lower) in upper.iter_mut().zip(lower) {
-                let exchanged = (*upper >> shift ^ *lower) & mask;
-                *lower ^= exchanged;
-                *upper ^= exchanged << shift;
-            }
-        }
-    }
-    rows.map(|row| row.to_le_bytes().map(|byte| byte as i8))
 }
 
 /// Quantises `x` into the first half of `rows` and what that leaves over into the second; `x`

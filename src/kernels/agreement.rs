@@ -115,7 +115,7 @@ struct Primitive {
     bits: fn(&KernelSet, &[f32]) -> Vec<u32>,
 }
 
-const PRIMITIVES: [Primitive; 12] = [
+const PRIMITIVES: [Primitive; 13] = [
     GELU,
     GELU_BACKWARD,
     SOFTMAX,
@@ -128,6 +128,7 @@ const PRIMITIVES: [Primitive; 12] = [
     QUANTIZE_SYMMETRIC,
     DOTS,
     ACCUMULATE,
+    TURN,
 ];
 
 /// Their bits; all that are no number count as one.
@@ -275,5 +276,19 @@ const ACCUMULATE: Primitive = Primitive {
                 floats(&out)
             })
             .collect()
+    },
+};
+
+/// Tiles of the row's bits, turned.
+const TURN: Primitive = Primitive {
+    name: "turn",
+    bits: |set, x| {
+        let bytes: Vec<i8> =
+            x.iter().cycle().take(4 * 3 * 32).flat_map(|x| x.to_le_bytes().map(|b| b as i8)).collect();
+        let tiles: Vec<Tile> = bytes.as_chunks().0.as_chunks().0.iter().map(|tile| Tile(*tile)).collect();
+        let mut turned = vec![Tile([[0; 8]; 16]); 8];
+        let sums = [0, 1].map(|strip| (set.turn)(&tiles, 3, strip, &mut turned));
+        let bytes = turned.iter().flat_map(|tile| tile.0.as_flattened()).map(|&byte| byte as u32);
+        bytes.chain(sums.as_flattened().iter().map(|&sum| sum as u32)).collect()
     },
 };

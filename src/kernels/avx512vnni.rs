@@ -80,6 +80,33 @@ impl Number for Zmm {
 impl Lanes for Zmm {
     const WIDE: bool = true;
     #[inline(always)]
+    fn turn_square(square: &[[i8; 8]; 8], sums: &mut [i32; 16]) -> [[i8; 8]; 8] {
+        // Two channels of an input side by side, then, of words, the pairs of an input.
+        const PAIRS: [i8; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
+        const WORDS: [i16; 32] = {
+            let mut words = [0; 32];
+            let mut place = 0;
+            while place < 32 {
+                words[place] = (place % 4 * 8 + place / 4) as i16;
+                place += 1;
+            }
+            words
+        };
+        // SAFETY: all arrays have the bytes that are read or written.
+        unsafe {
+            let pairs = _mm512_broadcast_i32x4(_mm_loadu_si128(PAIRS.as_ptr().cast()));
+            let words = _mm512_loadu_si512(WORDS.as_ptr().cast());
+            let paired = _mm512_shuffle_epi8(_mm512_loadu_si512(square.as_ptr().cast()), pairs);
+            let turned = _mm512_permutexvar_epi16(words, paired);
+            let before = _mm512_loadu_si512(sums.as_ptr().cast());
+            let after = _mm512_dpbusd_epi32(before, _mm512_set1_epi8(1), turned);
+            _mm512_storeu_si512(sums.as_mut_ptr().cast(), after);
+            let mut out = [[0; 8]; 8];
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), turned);
+            out
+        }
+    }
+    #[inline(always)]
     fn load(from: &[f32; LANES]) -> Self {
         Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
     }

@@ -7,6 +7,8 @@
 //!
 //! Inputs are finite; what is not finite stays so and is refused by the callers' checks.
 
+use crate::weights::Tile;
+
 /// How many values are worked at once.
 pub const LANES: usize = 16;
 
@@ -59,6 +61,16 @@ pub trait Lanes: Number {
     fn narrow(self, to: &mut [i8; LANES]);
     /// Whether sixteen lanes take so few registers that several of them fit.
     const WIDE: bool = false;
+    /// Changes the rows of a square for its columns. The sum of each new row is added to two partial sums that
+    /// stand beside each other.
+    #[inline(always)]
+    fn turn_square(square: &[[i8; 8]; 8], sums: &mut [i32; 16]) -> [[i8; 8]; 8] {
+        let turned = transposed(square);
+        for (sum, row) in sums.iter_mut().step_by(2).zip(&turned) {
+            *sum += row.iter().map(|&weight| i32::from(weight)).sum::<i32>();
+        }
+        turned
+    }
     /// Which bits of an activation's byte are turned for the set's multiply instruction: 0x80 where
     /// that takes unsigned activations.
     const FLIP: u8 = 0;
@@ -543,6 +555,44 @@ pub fn accumulate<V: Lanes>(product: Accumulate<'_>) {
 
 /// Rows that share each load of x, where sixteen lanes take few registers.
 const ROWS_AT_ONCE: usize = 4;
+
+/// Turns inputs `16 · strip..` of all blocks of `tiles` `[blocks][depth][16 channels][8 inputs]` into
+/// `turned` `[2 · blocks][16 inputs][8 channels]`, and sums each input's weights.
+#[inline(always)]
+pub fn turn<V: Lanes>(tiles: &[Tile], depth: usize, strip: usize, turned: &mut [Tile]) -> [i32; 16] {
+    let mut partial = [[0; 16]; 2];
+    for (tiles, [first, second]) in tiles.chunks_exact(depth.max(1)).zip(turned.as_chunks_mut().0) {
+        for (half, partial) in partial.iter_mut().enumerate() {
+            let tile = tiles.get(2 * strip + half).copied().unwrap_or(Tile([[0; 8]; 16]));
+            let inputs = 8 * half..8 * half + 8;
+            for (channels, turned) in tile.0.as_chunks().0.iter().zip([&mut *first, &mut *second]) {
+                let turned = turned.0.get_mut(inputs.clone()).unwrap_or_default();
+                turned.copy_from_slice(&V::turn_square(channels, partial));
+            }
+        }
+    }
+    let partial = partial.as_flattened();
+    core::array::from_fn(|input| partial.get(2 * input..2 * input + 2).unwrap_or_default().iter().sum())
+}
+
+/// The transpose of 8 × 8 bytes: halves, quarters and eighths of the square change places across the
+/// diagonal.
+fn transposed(square: &[[i8; 8]; 8]) -> [[i8; 8]; 8] {
+    let mut rows = square.map(|row| u64::from_le_bytes(row.map(|byte| byte as u8)));
+    for (apart, shift, mask) in
+        [(4, 32, 0x0000_0000_ffff_ffff), (2, 16, 0x0000_ffff_0000_ffff), (1, 8, 0x00ff_00ff_00ff_00ff_u64)]
+    {
+        for group in rows.chunks_exact_mut(2 * apart) {
+            let (upper, lower) = group.split_at_mut(apart);
+            for (upper, lower) in upper.iter_mut().zip(lower) {
+                let exchanged = (*upper >> shift ^ *lower) & mask;
+                *lower ^= exchanged;
+                *upper ^= exchanged << shift;
+            }
+        }
+    }
+    rows.map(|row| row.to_le_bytes().map(|byte| byte as i8))
+}
 
 /// What is quantised, computed part by part from one row or two.
 trait Values {

@@ -77,6 +77,7 @@ pub struct KernelSet {
     pub norm_backward: NormBackward,
     pub dots: fn(&[f32], &[f32], &mut [f32]),
     pub accumulate: fn(Accumulate<'_>),
+    pub turn: fn(&[Tile], usize, usize, &mut [Tile]) -> [i32; 16],
     pub quantize: fn(&[f32], &[f32], &mut [i8]) -> RowScale,
     pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
     pub flip: u8,
@@ -233,6 +234,11 @@ macro_rules! kernel_set {
             ),
             accumulate: |product| super::compiled!(
                 [$($features)?] accumulate::<$lanes>(product: super::Accumulate<'_>)
+            ),
+            turn: |tiles, depth, strip, turned| super::compiled!(
+                [$($features)?] turn::<$lanes>(
+                    tiles: &[super::Tile], depth: usize, strip: usize, turned: &mut [super::Tile]
+                ) -> [i32; 16]
             ),
             quantize: $quantize,
             quantize_symmetric: |row, quantized| super::compiled!(
