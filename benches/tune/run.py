@@ -1,6 +1,6 @@
 """One training step of electret's LoRA beside PyTorch's: the same ELECTRA-small with random weights, the same
-adapters (rank 8 on query and value of the last 4 layers) and classification head, 8 sequences of 64 tokens, one
-thread each, in turns within one run. A step is forward, loss, backward, clipping, AdamW and clearing the gradients.
+adapters (on query and value of the last layers) and classification head, 8 sequences of 64 tokens, one thread
+each, in turns within one run. A step is forward, loss, backward, clipping, AdamW and clearing the gradients.
 electret's frozen weights are int8, PyTorch's (transformers with peft) f32, with sdpa and with eager attention; the
 faster counts. Prints the milliseconds of a step and the peak resident memory of each process."""
 
@@ -22,7 +22,7 @@ SEQUENCES, TOKENS = 8, 64
 WARM_UPS, STEPS = 3, 10
 
 
-def tuned_model(attention):
+def tuned_model(attention, rank, layers):
     from peft import LoraConfig, get_peft_model
     from transformers import ElectraConfig, ElectraForSequenceClassification
 
@@ -34,18 +34,18 @@ def tuned_model(attention):
         attn_implementation=attention,
     )
     lora = LoraConfig(
-        task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=["query", "value"],
-        layers_to_transform=[8, 9, 10, 11], layers_pattern="layer",
+        task_type="SEQ_CLS", r=rank, lora_alpha=16, lora_dropout=0.0, target_modules=["query", "value"],
+        layers_to_transform=list(range(12 - layers, 12)), layers_pattern="layer",
     )
     return get_peft_model(ElectraForSequenceClassification(config), lora).train(), imports
 
 
-def worker(attention):
+def worker(attention, rank, layers):
     import torch
 
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    model, imports = tuned_model(attention)
+    model, imports = tuned_model(attention, rank, layers)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
     tokens = torch.randint(1000, 30522, (SEQUENCES, TOKENS))
@@ -64,9 +64,11 @@ def worker(attention):
     os._exit(0)  # tearing PyTorch down takes 100 MiB more than the steps do: no part of the comparison
 
 
-def commands(electret):
-    python = {f"PyTorch {a}": [sys.executable, str(Path(__file__).resolve()), "--worker", a] for a in ATTENTION}
-    tune = ["--tune", "head+lora:8:4", "--seq", str(TOKENS), "--batch", str(SEQUENCES)]
+def commands(electret, rank, layers):
+    shape = ["--rank", str(rank), "--layers", str(layers)]
+    script = [sys.executable, str(Path(__file__).resolve()), *shape]
+    python = {f"PyTorch {a}": [*script, "--worker", a] for a in ATTENTION}
+    tune = ["--tune", f"head+lora:{rank}:{layers}", "--seq", str(TOKENS), "--batch", str(SEQUENCES)]
     bench = [electret, "bench", "--preset", "small", *tune, "--seconds", "2", "--json"]
     return python | {"electret": bench}
 
@@ -112,13 +114,15 @@ def report(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=2, help="counted from the last")
     parser.add_argument("--electret", default=str(ROOT / "target/release/electret"))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", choices=ATTENTION, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return worker(options.worker)
-    processes = commands(options.electret)
+        return worker(options.worker, options.rank, options.layers)
+    processes = commands(options.electret, options.rank, options.layers)
     results = {name: [] for name in processes}
     for _ in range(options.rounds):
         for name, command in processes.items():
