@@ -10,6 +10,8 @@
 //!
 //! bytes → [`text`] (token ids, segments, byte offsets) → [`encoder`] (rows of the arena) →
 //! [`tasks`] (logits) → an answer with byte offsets into the caller's text. Nothing goes back up.
+//! The road of a lesson: labelled sentence → the same forward pass → loss → backward through the frozen
+//! weights into a few floats ([`tune`]) → an [`Adapter`], judged by a guard, kept in a store.
 //! Weights are read in place from the file ([`weights`]); the numeric work is done by the
 //! [`kernels`], which give the same bits on every machine; how many bytes all of it takes is known
 //! at compile time ([`plan`]).
@@ -37,7 +39,7 @@
 //!
 //! | feature | adds | std |
 //! |---|---|---|
-//! | none | the core: `weights`, `text`, `kernels`, `encoder`, `tasks` | no |
+//! | none | the core: `weights`, `text`, `kernels`, `encoder`, `tasks`, `tune` | no |
 //! | `dsp` | kernels with `smlad` for Cortex-M4, M7 and M33; the processor is not asked | no |
 //! | `helium` | kernels with `vmlava` for Cortex-M55 and M85; the processor is not asked | no |
 //! | `std` | detection of the processor's instructions, AVX2 and AVX-512-VNNI kernels | yes |

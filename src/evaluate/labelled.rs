@@ -134,6 +134,11 @@ impl Names {
     }
 
     fn number(&self, name: &str, line: usize) -> Result<usize, String> {
+        if self.0.is_empty() {
+            return Err(format!(
+                "line {line}: the model has no labels; learn a head with it, or choose an adapter"
+            ));
+        }
         self.0.iter().position(|known| known == name).ok_or_else(|| {
             format!("line {line}: label {name:?} is none of the model's: {}", self.0.join(", "))
         })

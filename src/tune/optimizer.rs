@@ -29,8 +29,6 @@ pub struct Settings {
     pub epsilon: f32,
     /// The learning rate's factor from a layer to the one below; the head has the whole.
     pub layer_decay: f32,
-    /// The learning rate's factor for B of a low-rank update, which starts at zero (LoRA+, Hayou et al. 2024).
-    pub b_rate: f32,
     /// Seed of what starts at random.
     pub seed: u64,
 }
@@ -47,7 +45,6 @@ impl Default for Settings {
             beta2: 0.999,
             epsilon: 1e-6,
             layer_decay: 1.0,
-            b_rate: 1.0,
             seed: 0,
         }
     }
@@ -63,7 +60,6 @@ impl Settings {
             ("beta1", (0.0..1.0).contains(&self.beta1), "0.0 or more and below 1.0"),
             ("beta2", (0.0..1.0).contains(&self.beta2), "0.0 or more and below 1.0"),
             ("epsilon", positive(self.epsilon), "above 0"),
-            ("b_rate", positive(self.b_rate), "above 0"),
             ("layer_decay", self.layer_decay > 0.0 && self.layer_decay <= 1.0, "above 0.0 and at most 1.0"),
         ];
         match checks.into_iter().find(|&(_, holds, _)| !holds) {
@@ -110,13 +106,10 @@ impl Moments<'_> {
         let correction = |beta: f32| 1.0 - libm::powf(beta, step as f32);
         let (first, second) = (correction(settings.beta1), correction(settings.beta2));
         let rate = settings.rate(step);
-        each_tensor(layout, |range, layer, kind| {
+        each_tensor(layout, |range, layer, is_matrix| {
             let depth = layout.config.num_hidden_layers.saturating_sub(layer);
-            let mut rate = rate * libm::powf(settings.layer_decay, depth as f32);
-            if kind == TensorKind::LowRankB {
-                rate *= settings.b_rate;
-            }
-            let decay = if kind == TensorKind::Vector { 0.0 } else { settings.weight_decay };
+            let rate = rate * libm::powf(settings.layer_decay, depth as f32);
+            let decay = if is_matrix { settings.weight_decay } else { 0.0 };
             let parameters = self.parameters.get_mut(range.clone()).unwrap_or_default().iter_mut();
             let gradients = self.gradients.get_mut(range.clone()).unwrap_or_default().iter_mut();
             let means = self.first.get_mut(range.clone()).unwrap_or_default().iter_mut();
@@ -133,38 +126,28 @@ impl Moments<'_> {
     }
 }
 
-/// How a tensor is treated.
-#[derive(Clone, Copy, PartialEq)]
-enum TensorKind {
-    /// Its values decay.
-    Matrix,
-    /// The same, at a learning rate of its own.
-    LowRankB,
-    /// A bias, or a part of a LayerNorm: no decay.
-    Vector,
-}
-
-/// Calls `each` with where a tensor lies, its layer (the number of layers for the head's) and its kind.
-fn each_tensor(layout: &Layout, mut each: impl FnMut(Range<usize>, usize, TensorKind)) {
+/// Calls `each` with where a tensor lies, its layer (the number of layers for the head's) and whether it is a
+/// matrix, whose values decay.
+fn each_tensor(layout: &Layout, mut each: impl FnMut(Range<usize>, usize, bool)) {
     let layers = layout.config.num_hidden_layers;
     if let Some((weight, bias)) = layout.head() {
-        each(weight, layers, TensorKind::Matrix);
-        each(bias, layers, TensorKind::Vector);
+        each(weight, layers, true);
+        each(bias, layers, false);
     }
     for layer in 0..layers {
         for part in Part::ALL {
             if let Some((a, b)) = layout.low_rank(layer, part) {
-                each(a, layer, TensorKind::Matrix);
-                each(b, layer, TensorKind::LowRankB);
+                each(a, layer, true);
+                each(b, layer, true);
             }
             if let Some(bias) = layout.bias(layer, part) {
-                each(bias, layer, TensorKind::Vector);
+                each(bias, layer, false);
             }
         }
         for norm in [NormPart::Attention, NormPart::Output] {
             if let Some((weight, bias)) = layout.norm(layer, norm) {
-                each(weight, layer, TensorKind::Vector);
-                each(bias, layer, TensorKind::Vector);
+                each(weight, layer, false);
+                each(bias, layer, false);
             }
         }
     }

@@ -52,9 +52,6 @@ pub struct Tune {
     /// The learning rate's factor from a layer to the one below.
     #[arg(long, default_value_t = 1.0)]
     layer_decay: f32,
-    /// The learning rate's factor for the second matrix of a low-rank update.
-    #[arg(long, default_value_t = 1.0)]
-    b_rate: f32,
     /// How much of a label's probability is given to all labels alike.
     #[arg(long, default_value_t = 0.0)]
     label_smoothing: f32,
@@ -109,6 +106,7 @@ impl Tune {
             self.epochs > 0 && self.batch_size > 0 && self.save_every > 0,
             "--epochs, --batch-size and --save-every must be at least 1"
         );
+        self.check_out()?;
         let names =
             if strategy.head { LabelNames::OfFile } else { LabelNames::Only(known_labels(&model, None)) };
         let train = Labelled::read(&self.train, names)?;
@@ -126,7 +124,6 @@ impl Tune {
             total_steps: steps,
             weight_decay: self.weight_decay,
             layer_decay: self.layer_decay,
-            b_rate: self.b_rate,
             seed: self.seed,
             ..Settings::default()
         };
@@ -174,6 +171,13 @@ impl Tune {
             say!("{}: {} bytes, {} steps", self.out.display(), file.len(), tuner.progress().steps);
         }
         Ok(())
+    }
+
+    /// Whether the adapter can be written, before hours of learning.
+    fn check_out(&self) -> Result<()> {
+        let part = self.out.with_added_extension("part");
+        let made = std::fs::File::create(&part).and_then(|_| std::fs::remove_file(&part));
+        made.with_context(|| self.out.display().to_string())
     }
 
     /// Learns every example once, in an order of its own: the mean loss, and how many taught nothing. `None` if
