@@ -35,6 +35,7 @@
 mod guard;
 mod loss;
 mod optimizer;
+mod slot;
 mod state;
 pub mod store;
 mod task;

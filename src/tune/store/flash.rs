@@ -266,7 +266,6 @@ impl<F: NorFlash> Store for FlashStore<F> {
         let place = place.index()?;
         let old = self.record(place);
         let slot = old.slot.map_or(0, |slot| 1 - slot);
-        let other = usize::from(1 - slot);
         let bytes = document.bytes();
         let chunks = bytes.div_ceil(Self::CHUNK);
         let there = old.chunks[usize::from(slot)];
@@ -290,7 +289,6 @@ impl<F: NorFlash> Store for FlashStore<F> {
             record.chunks[usize::from(slot)] = chunks;
             self.set_record(place, record)?;
         }
-        debug_assert_eq!(record.chunks[other], old.chunks[other]);
         Ok(())
     }
 
