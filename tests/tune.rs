@@ -221,3 +221,36 @@ fn an_adapter_comes_back_bit_for_bit_and_only_to_its_model() {
     let foreign = AlignedBytes::copy_of(&[&header[..], &foreign].concat());
     assert!(matches!(Adapter::open(foreign.as_slice(), &model), Err(Error::ForeignAdapter { .. })));
 }
+
+#[test]
+fn dropout_has_the_gradient_of_the_network_that_it_leaves() {
+    let settings = Settings { dropout: 0.3, ..Settings::default() };
+    let (text, target) = (LESSONS[1].0, Target::Class(1));
+    for seed in 0..3 {
+        with_tuner("head+bias:2+lora:4:3:all", Settings { seed, ..settings }, |tuner| {
+            // B is zero at first, and lets no gradient through to A.
+            for (index, x) in tuner.parameters_mut().iter_mut().enumerate() {
+                *x += ((index * 7919 % 1000) as f32 - 500.0) * 1e-4;
+            }
+            let mut state = vec![0; tuner.state().bytes()];
+            tuner.state().write(&mut state).unwrap();
+            let start = tuner.adapter().parameters.to_vec();
+            let loss = tuner.learn(text.into(), target).unwrap();
+            let gradient = tuner.gradients().to_vec();
+            let norm = gradient.iter().map(|x| x * x).sum::<f32>().sqrt();
+            // The same example of the same run loses the same values, on other parameters too.
+            let mut moved = |step: f32| {
+                tuner.restore(&state).unwrap();
+                for (x, (start, g)) in tuner.parameters_mut().iter_mut().zip(start.iter().zip(&gradient)) {
+                    *x = start + step * g / norm;
+                }
+                tuner.learn(text.into(), target).unwrap()
+            };
+            assert_eq!(moved(0.0).to_bits(), loss.to_bits());
+            let slope = (moved(0.01) - moved(-0.01)) / 0.02;
+            println!("seed {seed}: slope {slope:.4}, norm {norm:.4}, loss {loss:.4}");
+            assert!((slope - norm).abs() < 0.05 * norm, "{slope} {norm}");
+            assert_ne!(tuner.loss(text.into(), target).unwrap().to_bits(), loss.to_bits());
+        });
+    }
+}

@@ -373,7 +373,7 @@ fn states_before(model: Model<'_>, tokens: &[Token], wanted: usize) -> Vec<f32> 
     let mut workspace = Workspace::carve(arena.as_mut_slice(), &plan).unwrap();
     workspace.tokens[..tokens.len()].copy_from_slice(tokens);
     let mut found = Vec::new();
-    let network = Network { model, adapter: None, kernels: kernels::best() };
+    let network = Network { model, adapter: None, kernels: kernels::best(), dropout: None };
     let keep = |layer, states: &mut [f32]| {
         if layer == wanted {
             found = states.to_vec();

@@ -49,19 +49,19 @@ both() { # name, metric, train, test, epochs of the updates, learning rate, opti
   row "$name" "$metric" "$train" "$test" "$updates" --learning-rate "$rate" --epochs "$epochs" "$@"
 }
 
-seq() { echo "--seq $(($1 < ${MAX_SEQ:-512} ? $1 : MAX_SEQ))"; }
+limited() { echo "--seq $(($1 < ${MAX_SEQ:-512} ? $1 : MAX_SEQ))"; }
 
 updates=${STRATEGY:-head+lora:16:2:all}
 every_fifth "$tasks/sms_spam/all.tsv" "$work/sms-train.tsv" "$work/sms-test.tsv"
 if [ $# = 0 ]; then set -- trec6 snips snips10 sms chunk sst2; fi
 for task; do
   case $task in
-    trec6) both trec6 accuracy "$tasks/trec6/train.tsv" "$tasks/trec6/test.tsv" 5 1e-3 $(seq 48) ;;
-    snips) both snips accuracy "$tasks/snips/train.tsv" "$tasks/snips/test.tsv" 3 1e-3 $(seq 48) ;;
-    snips10) both snips10 accuracy "$work/snips10.tsv" "$tasks/snips/test.tsv" 20 1e-3 $(seq 48) --batch-size 8 ;;
-    sms) both sms f1 "$work/sms-train.tsv" "$work/sms-test.tsv" 3 1e-3 $(seq 64) ;;
-    sst2) both sst2 accuracy "$tasks/sst2/train.tsv" "$tasks/sst2/dev.tsv" 3 1e-3 $(seq 64) --batch-size 32 --weight-decay 0.3 ;;
-    chunk) both chunk f1 "$tasks/conll2000_chunk/train.conll" "$tasks/conll2000_chunk/test.conll" 5 2e-3 $(seq 128) ;;
+    trec6) both trec6 accuracy "$tasks/trec6/train.tsv" "$tasks/trec6/test.tsv" 5 1e-3 $(limited 48) ;;
+    snips) both snips accuracy "$tasks/snips/train.tsv" "$tasks/snips/test.tsv" 3 1e-3 $(limited 48) ;;
+    snips10) both snips10 accuracy "$work/snips10.tsv" "$tasks/snips/test.tsv" 20 1e-3 $(limited 48) --batch-size 8 ;;
+    sms) both sms f1 "$work/sms-train.tsv" "$work/sms-test.tsv" 3 1e-3 $(limited 64) ;;
+    sst2) both sst2 accuracy "$tasks/sst2/train.tsv" "$tasks/sst2/dev.tsv" 3 1e-3 $(limited 64) --batch-size 32 --weight-decay 0.3 ;;
+    chunk) both chunk f1 "$tasks/conll2000_chunk/train.conll" "$tasks/conll2000_chunk/test.conll" 5 2e-3 $(limited 128) ;;
     *) echo "no task $task" >&2; exit 2 ;;
   esac
 done

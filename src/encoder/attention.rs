@@ -104,8 +104,8 @@ impl<'a> Attention<'a> {
         }
     }
 
-    /// x = LayerNorm(x + attention(x)) for a block of rows `x` `[n, hidden]`.
-    pub fn attend(&self, cache: &KeyValues<'_>, block: &mut Block<'_>, x: &mut [f32]) {
+    /// x = LayerNorm(x + attention(x)) for a block of rows `x` `[n, hidden]` whose first is token `first`.
+    pub fn attend(&self, cache: &KeyValues<'_>, block: &mut Block<'_>, first: usize, x: &mut [f32]) {
         let Block { rows, scales, wide, narrow } = block;
         let n = x.len() / self.config.hidden_size;
         let (query, rest) = wide.split_at_mut_checked(x.len()).unwrap_or_default();
@@ -116,6 +116,7 @@ impl<'a> Attention<'a> {
         self.contexts(cache, &mut scratch, narrow, query, scores, context);
         let out = narrow.get_mut(..x.len()).unwrap_or_default();
         self.layer.dense(Part::AttentionOutput).forward(self.kernels, &mut scratch, context, out);
+        self.layer.drop(NormPart::Attention, first, out);
         add_and_norm(self.kernels, &self.layer.norm(NormPart::Attention), x, out);
     }
 

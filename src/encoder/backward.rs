@@ -152,6 +152,7 @@ impl Backward<'_> {
         attention.contexts(space.cache, &mut scratch, narrow, sum2, scores, context);
         self.save_queries(attention, rows.start, sum2, space.backward);
         attention_output.forward(kernels, &mut scratch, context, x1);
+        layer.drop(NormPart::Attention, rows.start, x1);
         kernels.add(x1, sum1);
         x1.copy_from_slice(sum1);
         add_and_norm(kernels, &norms[0], x1, &[]);
@@ -161,6 +162,7 @@ impl Backward<'_> {
         g.copy_from_slice(h);
         (kernels.gelu)(g);
         output.forward(kernels, &mut scratch, g, sum2);
+        layer.drop(NormPart::Output, rows.start, sum2);
         kernels.add(x1, sum2);
 
         let here = rows.start * config.hidden_size..rows.end * config.hidden_size;
@@ -173,7 +175,7 @@ impl Backward<'_> {
             out: space.backward.out,
         };
         norm_backward(kernels, &norms[1], d, sum2, gradients.norm(index, NormPart::Output));
-        let dy = Columns::all(output.linear, d);
+        let dy = Columns::all(output.linear, layer.dropped(NormPart::Output, rows.start, d, sum2));
         output.gradients(kernels, &mut gradients.dense(index, Part::Output), g, dy);
         g.fill(0.0);
         output.backward(kernels, &mut turning, dy, g);
@@ -182,7 +184,8 @@ impl Backward<'_> {
         intermediate.gradients(kernels, &mut gradients.dense(index, Part::Intermediate), x1, dy);
         intermediate.backward(kernels, &mut turning, dy, d);
         norm_backward(kernels, &norms[0], d, sum1, gradients.norm(index, NormPart::Attention));
-        let dy = Columns::all(attention_output.linear, d);
+        let dy = layer.dropped(NormPart::Attention, rows.start, d, sum1);
+        let dy = Columns::all(attention_output.linear, dy);
         attention_output.gradients(kernels, &mut gradients.dense(index, Part::AttentionOutput), context, dy);
         let context_gradient = space.contexts.get_mut(here).unwrap_or_default();
         context_gradient.fill(0.0);

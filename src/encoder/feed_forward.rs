@@ -4,8 +4,14 @@ use super::{AdaptedLayer, Block, Scratch, add_and_norm};
 use crate::kernels::KernelSet;
 use crate::weights::strategy::{NormPart, Part};
 
-/// x = LayerNorm(x + W₂·GELU(W₁·x)) for a block of rows `x` `[n, hidden]`.
-pub fn feed_forward(layer: &AdaptedLayer<'_>, kernels: &KernelSet, block: &mut Block<'_>, x: &mut [f32]) {
+/// x = LayerNorm(x + W₂·GELU(W₁·x)) for a block of rows `x` `[n, hidden]` whose first is token `first`.
+pub fn feed_forward(
+    layer: &AdaptedLayer<'_>,
+    kernels: &KernelSet,
+    block: &mut Block<'_>,
+    first: usize,
+    x: &mut [f32],
+) {
     let n = x.len() / layer.config.hidden_size;
     let Block { rows, scales, wide, narrow } = block;
     let mut scratch = Scratch { rows, scales };
@@ -14,5 +20,6 @@ pub fn feed_forward(layer: &AdaptedLayer<'_>, kernels: &KernelSet, block: &mut B
     (kernels.gelu)(inner);
     let out = narrow.get_mut(..x.len()).unwrap_or_default();
     layer.dense(Part::Output).forward(kernels, &mut scratch, inner, out);
+    layer.drop(NormPart::Output, first, out);
     add_and_norm(kernels, &layer.norm(NormPart::Output), x, out);
 }

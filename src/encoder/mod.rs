@@ -8,11 +8,14 @@
 mod attention;
 mod backward;
 mod dense;
+mod dropout;
 mod embeddings;
 mod feed_forward;
 
 pub(crate) use attention::MAX_HEAD;
 pub(crate) use backward::{Backward, BackwardSpace, Gradients};
+pub use dropout::Dropout;
+
 pub(crate) use dense::{Columns, Dense, DenseGradient, STRIPS, Scratch, Transposing, quantize_finely};
 
 use crate::arena::Carver;
@@ -87,6 +90,8 @@ pub struct Network<'m> {
     pub adapter: Option<Adapter<'m>>,
     /// The kernels.
     pub kernels: &'static KernelSet,
+    /// What falls while it learns.
+    pub dropout: Option<Dropout>,
 }
 
 impl<'m> Network<'m> {
@@ -126,9 +131,9 @@ impl<'m> Network<'m> {
             for (first, x) in (0..).step_by(rows).zip(residual.chunks(rows * hidden)) {
                 attention.keys_and_values(cache, block, first, x);
             }
-            for x in residual.chunks_mut(rows * hidden) {
-                attention.attend(cache, block, x);
-                feed_forward::feed_forward(&layer, kernels, block, x);
+            for (first, x) in (0..).step_by(rows).zip(residual.chunks_mut(rows * hidden)) {
+                attention.attend(cache, block, first, x);
+                feed_forward::feed_forward(&layer, kernels, block, first, x);
             }
         }
         observe(model.config().num_hidden_layers, residual);
@@ -144,6 +149,7 @@ impl<'m> Network<'m> {
             index,
             adapter: self.adapter.as_ref(),
             config: self.model.config(),
+            dropout: self.dropout,
         })
     }
 
@@ -169,6 +175,7 @@ pub(crate) struct AdaptedLayer<'a> {
     index: usize,
     adapter: Option<&'a Adapter<'a>>,
     pub config: &'a ElectraConfig,
+    dropout: Option<Dropout>,
 }
 
 impl<'a> AdaptedLayer<'a> {
@@ -197,6 +204,26 @@ impl<'a> AdaptedLayer<'a> {
             Some((weight, bias)) => LayerNorm { weight, bias, epsilon },
             None => own.layer_norm(epsilon),
         }
+    }
+}
+
+impl AdaptedLayer<'_> {
+    /// Drops values of a dense layer's rows `[n, hidden]` in front of a LayerNorm; the first row is token `first`'s.
+    pub fn drop(&self, place: NormPart, first: usize, rows: &mut [f32]) {
+        if let Some(dropout) = &self.dropout {
+            dropout.apply(self.index, place, first, rows, self.config.hidden_size);
+        }
+    }
+
+    /// The gradient `d` of the sum in front of a LayerNorm, as far as it reaches the dense layer: `d` itself, or a
+    /// copy in `room` with the same values dropped.
+    pub fn dropped<'d>(&self, place: NormPart, first: usize, d: &'d [f32], room: &'d mut [f32]) -> &'d [f32] {
+        if self.dropout.is_none() {
+            return d;
+        }
+        room.copy_from_slice(d);
+        self.drop(place, first, room);
+        room
     }
 }
 

@@ -78,7 +78,7 @@ impl<'m, 'a> Session<'m, 'a> {
             return Err(Error::ArenaTooSmall { needed, found });
         }
         Workspace::carve(arena, &plan)?;
-        Ok(Self { network: Network { model, adapter: None, kernels }, plan, arena })
+        Ok(Self { network: Network { model, adapter: None, kernels, dropout: None }, plan, arena })
     }
 
     /// Answers with what was learned on top of the model from now on; with `None` as the model was.

@@ -50,7 +50,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::arena::Carver;
 use crate::encoder::{
-    Backward, BackwardSpace, Columns, Dense, Gradients, Network, Scratch, Transposing, Workspace,
+    Backward, BackwardSpace, Columns, Dense, Dropout, Gradients, Network, Scratch, Transposing, Workspace,
 };
 use crate::kernels::lanes::sqrt;
 use crate::kernels::{self, Accumulate, KernelSet};
@@ -237,8 +237,9 @@ impl<'m, 'a> Tuner<'m, 'a> {
     /// [`Error::NotFinite`] for a loss that is no number. None of them leaves a trace in what was learned.
     pub fn learn(&mut self, input: Input<'_>, target: Target<'_>) -> Result<f32, Error> {
         self.shown += 1;
-        let (length, loss) = self.forward(input, target)?;
-        self.backward(length);
+        let dropout = self.dropout();
+        let (length, loss) = self.forward(input, target, dropout)?;
+        self.backward(length, dropout);
         self.pending += 1;
         Ok(loss)
     }
@@ -248,7 +249,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
     /// # Errors
     /// As [`Tuner::learn`].
     pub fn loss(&mut self, input: Input<'_>, target: Target<'_>) -> Result<f32, Error> {
-        Ok(self.forward(input, target)?.1)
+        Ok(self.forward(input, target, None)?.1)
     }
 
     /// Moves the parameters by the mean gradient of the examples since the last step.
@@ -301,9 +302,22 @@ impl<'m, 'a> Tuner<'m, 'a> {
         &self.plan
     }
 
+    /// What falls in the example at hand: other values in each, the same whether or not the tuner was stopped in
+    /// between.
+    fn dropout(&self) -> Option<Dropout> {
+        let seen = self.progress.seen + u64::from(self.shown);
+        let seed = self.settings.seed.wrapping_add(seen.wrapping_mul(0xd134_2543_de82_ef95));
+        Some(Dropout { seed, rate: self.settings.dropout }).filter(|dropout| dropout.rate > 0.0)
+    }
+
     /// Tokenises, runs the encoder and the head, and leaves the logits' gradient in `self.logits`: the number
     /// of tokens and the loss.
-    fn forward(&mut self, input: Input<'_>, target: Target<'_>) -> Result<(usize, f32), Error> {
+    fn forward(
+        &mut self,
+        input: Input<'_>,
+        target: Target<'_>,
+        dropout: Option<Dropout>,
+    ) -> Result<(usize, f32), Error> {
         let Self { model, kernels, plan, task, workspace, moments, saved, logits, labels, .. } = self;
         let tokenizer = Tokenizer::new(&model.root().vocabulary);
         let length = tokenizer.encode(input, workspace.tokens)?;
@@ -316,7 +330,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
         task::label_tokens(task, input, target, tokens, labels)?;
         let value = if let Target::Value(value) = target { value } else { 0.0 };
 
-        let network = network(*model, kernels, task, &plan.layout, moments.parameters);
+        let network = Network { dropout, ..network(*model, kernels, task, &plan.layout, moments.parameters) };
         let (first, hidden) = (plan.layout.first_layer(), model.config().hidden_size);
         let layers = model.config().num_hidden_layers;
         let encoded = network.encode_observed(workspace, length, |layer, states| {
@@ -351,11 +365,11 @@ impl<'m, 'a> Tuner<'m, 'a> {
     }
 
     /// Adds the gradients of what [`Tuner::forward`] left.
-    fn backward(&mut self, length: usize) {
+    fn backward(&mut self, length: usize, dropout: Option<Dropout>) {
         let Self { model, kernels, plan, task, workspace, space, moments, saved, logits, .. } = self;
         let hidden = model.config().hidden_size;
         let (layout, layers) = (&plan.layout, model.config().num_hidden_layers);
-        let network = network(*model, kernels, task, layout, moments.parameters);
+        let network = Network { dropout, ..network(*model, kernels, task, layout, moments.parameters) };
         let rows = answering_rows(task.kind, length);
         let first_layer = layout.first_layer();
         if first_layer < layers {
@@ -415,7 +429,7 @@ fn network<'n>(
         layout: *layout,
         parameters,
     };
-    Network { model, adapter: Some(adapter), kernels }
+    Network { model, adapter: Some(adapter), kernels, dropout: None }
 }
 
 /// Back through the head for a block of rows: adds to the gradients of its output layer, and leaves the
@@ -429,7 +443,7 @@ fn head_backward(
     logits: &[f32],
     rows: core::ops::Range<usize>,
 ) {
-    let Network { model, kernels, adapter } = network;
+    let Network { model, kernels, adapter, .. } = network;
     let (hidden, width, labels, n) = (model.config().hidden_size, layout.width, layout.labels, rows.len());
     let Some(Ok(head)) = adapter.map(|adapter| network.head(adapter.kind)) else { return };
     let x = workspace.residual.get(rows.start * hidden..rows.end * hidden).unwrap_or_default();

@@ -29,7 +29,10 @@ pub struct Settings {
     pub epsilon: f32,
     /// The learning rate's factor from a layer to the one below; the head has the whole.
     pub layer_decay: f32,
-    /// Seed of what starts at random.
+    /// How likely a value that a dense layer adds to the residual stream falls while it is learned from,
+    /// 0.0..1.0.
+    pub dropout: f32,
+    /// Seed of what is random.
     pub seed: u64,
 }
 
@@ -45,6 +48,7 @@ impl Default for Settings {
             beta2: 0.999,
             epsilon: 1e-6,
             layer_decay: 1.0,
+            dropout: 0.0,
             seed: 0,
         }
     }
@@ -60,6 +64,7 @@ impl Settings {
             ("beta1", (0.0..1.0).contains(&self.beta1), "0.0 or more and below 1.0"),
             ("beta2", (0.0..1.0).contains(&self.beta2), "0.0 or more and below 1.0"),
             ("epsilon", positive(self.epsilon), "above 0"),
+            ("dropout", (0.0..1.0).contains(&self.dropout), "0.0 or more and below 1.0"),
             ("layer_decay", self.layer_decay > 0.0 && self.layer_decay <= 1.0, "above 0.0 and at most 1.0"),
         ];
         match checks.into_iter().find(|&(_, holds, _)| !holds) {

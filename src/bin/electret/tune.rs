@@ -52,6 +52,9 @@ pub struct Tune {
     /// The learning rate's factor from a layer to the one below.
     #[arg(long, default_value_t = 1.0)]
     layer_decay: f32,
+    /// How likely a value that a dense layer adds falls while it is learned from.
+    #[arg(long, default_value_t = 0.0)]
+    dropout: f32,
     /// How much of a label's probability is given to all labels alike.
     #[arg(long, default_value_t = 0.0)]
     label_smoothing: f32,
@@ -124,6 +127,7 @@ impl Tune {
             total_steps: steps,
             weight_decay: self.weight_decay,
             layer_decay: self.layer_decay,
+            dropout: self.dropout,
             seed: self.seed,
             ..Settings::default()
         };

@@ -31,7 +31,7 @@ const KEY: usize = 4;
 
 type Map<F> = MapStorage<u32, Careful<F>, Cache<Uncached, Uncached, Uncached, u32>>;
 
-/// A [`Store`] in a range of a NOR flash.
+/// A [`Store`] in a range of a NOR flash. It holds a buffer of 2 KiB, and takes as much of the stack while it writes.
 pub struct FlashStore<F: NorFlash> {
     map: Map<F>,
     buffer: Buffer,
