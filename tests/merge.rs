@@ -79,7 +79,7 @@ fn device_logits(model: Model<'_>, adapter: Option<Adapter<'_>>, kind: HeadKind)
 }
 
 const CASES: [(&str, HeadKind, &[&str], &str); 5] = [
-    ("tokcls", HeadKind::Tag, &["a", "b", "c", "d"], "head+bias+lora:3:2:all"),
+    ("tokcls", HeadKind::Tag, &["a", "b", "c", "d"], "head+bias+words:2+lora:3:2:all"),
     ("tokcls", HeadKind::Classify, &["a", "b", "c"], "head+lora:4:1"),
     ("seqcls", HeadKind::Classify, &["a", "b", "c"], "lora:2:2:kao"),
     ("pretraining", HeadKind::Detect, &["replaced"], "head+bias:1"),
@@ -125,9 +125,11 @@ fn merged_weights_answer_as_the_device_does() {
 
 #[test]
 fn an_adapter_without_a_peft_layout_says_why() {
-    for (strategy, wanted) in
-        [("head", "no low-rank update"), ("head+bias+lora:2:1", "trained biases and LayerNorms")]
-    {
+    for (strategy, wanted) in [
+        ("head", "no low-rank update"),
+        ("head+words:2+lora:2:1", "trained words"),
+        ("head+bias+lora:2:1", "trained biases and LayerNorms"),
+    ] {
         with_adapter("tokcls", HeadKind::Tag, &["a", "b"], strategy, |model, adapter| {
             let error = peft(&model, &adapter, std::path::Path::new("nowhere")).unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");
@@ -194,6 +196,7 @@ fn gradients_are_those_of_finite_differences_in_the_reference() {
 fn tensors(layout: &Layout) -> Vec<std::ops::Range<usize>> {
     use electret::weights::strategy::{NormPart, Part};
     let mut all: Vec<_> = layout.head().into_iter().flat_map(|(weight, bias)| [weight, bias]).collect();
+    all.extend(layout.words().into_iter().flat_map(|(pieces, directions)| [pieces, directions]));
     for layer in 0..layout.config.num_hidden_layers {
         for part in Part::ALL {
             all.extend(layout.low_rank(layer, part).into_iter().flat_map(|(a, b)| [a, b]));

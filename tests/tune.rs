@@ -40,7 +40,7 @@ fn every_kernel_set_learns_the_golden_bits() {
 fn the_bytes_touched_are_the_plan() {
     let file = common::shipped_model();
     let model = Model::open(file.as_slice()).unwrap();
-    for text in ["head", "bias", "lora:4:2", "head+bias:2+lora:3:4:all"] {
+    for text in ["head", "bias", "words:2", "lora:4:2", "head+bias:2+lora:3:4:all"] {
         let mut strategy = Strategy::parse(text).unwrap();
         strategy.head = true;
         let plan = TuningPlan::new(&TINY, 24, strategy, 2);
@@ -94,7 +94,7 @@ const LESSONS: [(&str, usize); 6] = [
 
 #[test]
 fn every_strategy_learns() {
-    for strategy in ["head", "head+bias", "head+lora:4:2", "head+bias:1+lora:2:4:all"] {
+    for strategy in ["head", "head+bias", "head+words:2", "head+lora:4:2", "head+bias:1+lora:2:4:all"] {
         with_tuner(strategy, Settings { learning_rate: 5e-3, ..Settings::default() }, |tuner| {
             let mut losses = Vec::new();
             for _ in 0..30 {
@@ -167,12 +167,32 @@ fn settings_and_strategies_out_of_range_are_named() {
     for (message, wanted) in cases {
         assert!(message.contains(wanted), "{message}");
     }
-    for text in
-        ["", "heads", "lora", "lora:4", "lora:0:2", "lora:65:2", "lora:4:2:x", "head:1", "bias:0", "head+"]
-    {
+    for text in [
+        "",
+        "heads",
+        "lora",
+        "lora:4",
+        "lora:0:2",
+        "lora:65:2",
+        "lora:4:2:x",
+        "head:1",
+        "words",
+        "words:65",
+        "bias:0",
+        "head+",
+    ] {
         assert_eq!(Strategy::parse(text), None, "{text}");
     }
-    for text in ["head", "bias", "bias:3", "lora:4:2", "head+lora:8:2:all", "head+bias:1+lora:2:2:qko"] {
+    for text in [
+        "head",
+        "bias",
+        "bias:3",
+        "words:2",
+        "head+words:4+lora:2:2",
+        "lora:4:2",
+        "head+lora:8:2:all",
+        "head+bias:1+lora:2:2:qko",
+    ] {
         assert_eq!(Strategy::parse(text).unwrap().to_string(), text);
     }
 }

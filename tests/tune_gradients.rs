@@ -153,6 +153,37 @@ impl Oracle<'_> {
         Tensor::cat(heads.collect(), 1)
     }
 
+    /// What goes into the first layer, with what the words have learned.
+    fn embed(&self, tokens: &[Token]) -> Matrix {
+        let tables = &self.model.root().embeddings;
+        let config = &self.layout.config;
+        let (width, rank) = (config.embedding_size, self.layout.strategy.words);
+        let (pieces, directions) = self.layout.words().unwrap();
+        let mut sums = vec![0.0; tokens.len() * width];
+        for (position, (token, row)) in tokens.iter().zip(sums.chunks_mut(width)).enumerate() {
+            tables.words.add_row(token.id as usize, row);
+            let segment = usize::from(token.type_id);
+            for (table, at) in [(&tables.positions, position), (&tables.token_types, segment)] {
+                row.iter_mut().zip(&table[at * width..]).for_each(|(x, y)| *x += y.to_native());
+            }
+        }
+        let ids: Vec<i32> = tokens.iter().map(|token| token.id as i32).collect();
+        let ids = Tensor::from_data(TensorData::new(ids, [tokens.len()]), &Default::default());
+        let learned = self.slice(pieces, [config.vocab_size, rank]).select(0, ids);
+        let x = matrix(sums, [tokens.len(), width]) + learned.matmul(self.slice(directions, [rank, width]));
+        let centred = x.clone() - x.mean_dim(1);
+        let variance = (centred.clone() * centred.clone()).mean_dim(1);
+        let vector = |v: &rkyv::vec::ArchivedVec<rkyv::rend::f32_le>| {
+            matrix(v.iter().map(|x| x.to_native()).collect(), [1, width])
+        };
+        let scaled = centred / (variance + config.layer_norm_eps).sqrt() * vector(&tables.norm.weight);
+        let x = scaled + vector(&tables.norm.bias);
+        match tables.projection.as_ref() {
+            Some(projection) => self.linear(projection, x),
+            None => x,
+        }
+    }
+
     /// The last hidden states, from those before the lowest trained layer.
     fn encode(&self, mut x: Matrix) -> Matrix {
         let layers = self.model.root().layers.iter().enumerate();
@@ -329,7 +360,11 @@ fn compare(
     let parameters = parameters.require_grad();
     let scalar = kernels::available().next().unwrap();
     let oracle = Oracle { model, layout, parameters: parameters.clone(), scalar };
-    let x = oracle.encode(matrix(states, [tokens.len(), hidden]));
+    let x = match layout.words() {
+        Some(_) => oracle.embed(&tokens),
+        None => matrix(states, [tokens.len(), hidden]),
+    };
+    let x = oracle.encode(x);
     let loss = loss(case, &tokens, oracle.logits(case.kind, x));
     let expected_loss = loss.to_data().to_vec::<f32>().unwrap()[0];
     assert!(
@@ -389,6 +424,9 @@ fn tensors(layout: &Layout) -> Vec<(String, Range<usize>)> {
     if let Some((weight, bias)) = layout.head() {
         all.extend([("head.weight".to_owned(), weight), ("head.bias".to_owned(), bias)]);
     }
+    if let Some((pieces, directions)) = layout.words() {
+        all.extend([("words.pieces".to_owned(), pieces), ("words.directions".to_owned(), directions)]);
+    }
     for layer in 0..layout.config.num_hidden_layers {
         for part in Part::ALL {
             if let Some((a, b)) = layout.low_rank(layer, part) {
@@ -425,6 +463,9 @@ fn gradients_are_those_of_autodiff() {
         "head+lora:2:1:kao",
         "head+bias:1+lora:4:2:qvi",
         "head+bias",
+        "words:3",
+        "head+words:2+lora:2:1",
+        "head+bias:1+words:4",
     ];
     let mut compared = 0;
     for case in cases() {

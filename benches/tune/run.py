@@ -19,20 +19,37 @@ ROOT = Path(__file__).resolve().parents[2]
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 ATTENTION = ["sdpa", "eager"]
 SEQUENCES, TOKENS = 8, 64
+MODEL = ROOT / "target/tune-small.electret"
 WARM_UPS, STEPS = 3, 10
 
 
-def tuned_model(attention, rank, layers):
-    from peft import LoraConfig, get_peft_model
-    from transformers import ElectraConfig, ElectraForSequenceClassification
+def small(attention="sdpa"):
+    from transformers import ElectraConfig
 
-    imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    config = ElectraConfig(
+    return ElectraConfig(
         vocab_size=30522, embedding_size=128, hidden_size=256, num_hidden_layers=12, num_attention_heads=4,
         intermediate_size=1024, max_position_embeddings=512, type_vocab_size=2, num_labels=2,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0,
         attn_implementation=attention,
     )
+
+
+def make(folder):
+    """ELECTRA-small with random weights and a vocabulary of numbers, for electret to convert."""
+    from transformers import ElectraForPreTraining
+
+    ElectraForPreTraining(small()).save_pretrained(folder)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the"]
+    pieces = special + [f"piece{number}" for number in range(30522 - len(special))]
+    (Path(folder) / "vocab.txt").write_text("\n".join(pieces))
+
+
+def tuned_model(attention, rank, layers):
+    from peft import LoraConfig, get_peft_model
+    from transformers import ElectraForSequenceClassification
+
+    imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    config = small(attention)
     lora = LoraConfig(
         task_type="SEQ_CLS", r=rank, lora_alpha=16, lora_dropout=0.0, target_modules=["query", "value"],
         layers_to_transform=list(range(12 - layers, 12)), layers_pattern="layer",
@@ -69,7 +86,7 @@ def commands(electret, rank, layers):
     script = [sys.executable, str(Path(__file__).resolve()), *shape]
     python = {f"PyTorch {a}": [*script, "--worker", a] for a in ATTENTION}
     tune = ["--tune", f"head+lora:{rank}:{layers}", "--seq", str(TOKENS), "--batch", str(SEQUENCES)]
-    bench = [electret, "bench", "--preset", "small", *tune, "--seconds", "2", "--json"]
+    bench = [electret, "bench", "--model", str(MODEL), *tune, "--seconds", "2", "--json"]
     return python | {"electret": bench}
 
 
@@ -118,10 +135,13 @@ def main():
     parser.add_argument("--layers", type=int, default=2, help="counted from the last")
     parser.add_argument("--electret", default=str(ROOT / "target/release/electret"))
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--make", metavar="FOLDER", help="write the model and leave")
     parser.add_argument("--worker", choices=ATTENTION, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return worker(options.worker, options.rank, options.layers)
+    if options.make:
+        return make(options.make)
     processes = commands(options.electret, options.rank, options.layers)
     results = {name: [] for name in processes}
     for _ in range(options.rounds):

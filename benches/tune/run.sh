@@ -12,4 +12,6 @@ if ! "$python" -c 'import torch, transformers, peft' 2>/dev/null; then
   fi
 fi
 cargo build --release --quiet
+"$python" benches/tune/run.py --make target/tune-small
+target/release/electret convert target/tune-small -o target/tune-small.electret --licence none >/dev/null
 "$python" benches/tune/run.py "$@"

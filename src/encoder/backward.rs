@@ -53,6 +53,13 @@ impl Gradients<'_> {
         }
     }
 
+    /// Of what the words learned, and of its directions; `None` where they learn nothing.
+    pub fn words(&mut self) -> Option<(&mut [f32], &mut [f32])> {
+        let (pieces, directions) = self.layout.words()?;
+        let [pieces, directions] = self.values.get_disjoint_mut([pieces, directions]).ok()?;
+        Some((pieces, directions))
+    }
+
     fn norm(&mut self, layer: usize, norm: NormPart) -> (&mut [f32], &mut [f32]) {
         let (weight, bias) = self.layout.norm(layer, norm).unwrap_or_default();
         match self.values.get_disjoint_mut([weight, bias]) {

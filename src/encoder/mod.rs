@@ -123,7 +123,7 @@ impl<'m> Network<'m> {
         for (tokens, (first, x)) in
             tokens.chunks(rows).zip((0..).step_by(rows).zip(residual.chunks_mut(rows * hidden)))
         {
-            embeddings::embed(model, kernels, block, tokens, first, x);
+            self.embeddings().embed(block, tokens, first, x);
         }
         for (index, layer) in self.layers().enumerate() {
             observe(index, residual);
@@ -139,6 +139,14 @@ impl<'m> Network<'m> {
         observe(model.config().num_hidden_layers, residual);
         // A value that is not finite stays so through every layer, so looking once is enough.
         if residual.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
+    }
+
+    /// The embeddings, with what was learned of the words.
+    pub(crate) fn embeddings(&self) -> AdaptedEmbeddings<'_> {
+        let words = self.adapter.as_ref().and_then(|adapter| {
+            adapter.words().map(|(pieces, directions)| (pieces, directions, adapter.layout.strategy.words))
+        });
+        AdaptedEmbeddings { model: &self.model, kernels: self.kernels, words }
     }
 
     /// The layers from the first on, each with what was learned on it.
@@ -166,6 +174,13 @@ impl<'m> Network<'m> {
             None => own.map(|head| AdaptedHead { own: Some(head), trained: None, labels: head.labels.len() }),
         }
     }
+}
+
+/// The embeddings and what was learned of the words: `[vocab_size, rank]`, `[rank, embedding_size]`, rank.
+pub(crate) struct AdaptedEmbeddings<'a> {
+    model: &'a Model<'a>,
+    kernels: &'a KernelSet,
+    words: Option<(&'a [f32], &'a [f32], usize)>,
 }
 
 /// A transformer layer and what was learned on it.

@@ -34,7 +34,7 @@ impl Checkpoint {
             special: SpecialTokens { pad, unk, cls, sep, mask },
             uncased: vocabulary.uncased,
         };
-        checkpoint.add_embeddings(model);
+        checkpoint.add_embeddings(model, adapter);
         for index in 0..model.config().num_hidden_layers {
             checkpoint.add_layer(model, index, adapter);
         }
@@ -48,15 +48,16 @@ impl Checkpoint {
         checkpoint
     }
 
-    fn add_embeddings(&mut self, model: &Model<'_>) {
+    fn add_embeddings(&mut self, model: &Model<'_>, adapter: Option<&Adapter<'_>>) {
         let embeddings = &model.root().embeddings;
         let width = self.config.embedding_size;
         let [words, positions, types] = self.embedding_tables();
-        self.tensors.insert(
-            &words.0,
-            &[words.1, width],
-            matrix(&embeddings.words).into_raw_vec_and_offset().0,
-        );
+        let mut table = matrix(&embeddings.words);
+        if let Some((pieces, directions)) = adapter.and_then(|adapter| adapter.words()) {
+            let rank = directions.len() / width;
+            table += &factor(pieces, [words.1, rank]).dot(&factor(directions, [rank, width]));
+        }
+        self.tensors.insert(&words.0, &[words.1, width], table.iter().copied().collect());
         self.tensors.insert(&positions.0, &[positions.1, width], native(&embeddings.positions).to_vec());
         self.tensors.insert(&types.0, &[types.1, width], native(&embeddings.token_types).to_vec());
         self.add_norm("electra.embeddings.LayerNorm", &embeddings.norm);
@@ -186,6 +187,9 @@ impl Checkpoint {
 pub fn peft(model: &Model<'_>, adapter: &Adapter<'_>, folder: &Path) -> Result<(), QuantizeError> {
     let strategy = adapter.layout.strategy;
     let Some(lora) = strategy.lora else { return Err(QuantizeError::NoPeftLayout("no low-rank update")) };
+    if strategy.words > 0 {
+        return Err(QuantizeError::NoPeftLayout("trained words"));
+    }
     if strategy.bias_layers > 0 {
         return Err(QuantizeError::NoPeftLayout("trained biases and LayerNorms"));
     }
@@ -268,8 +272,9 @@ fn biases(linear: &Linear) -> Vec<f32> {
 
 /// A `[rank, inputs]` and Bᵀ `[rank, outputs]` as matrices.
 fn factors<'a>(a: &'a [f32], b: &'a [f32], rank: usize) -> (ArrayView2<'a, f32>, ArrayView2<'a, f32>) {
-    let matrix = |values: &'a [f32]| {
-        ArrayView2::from_shape((rank, values.len() / rank), values).expect("rank divides both factors")
-    };
-    (matrix(a), matrix(b))
+    (factor(a, [rank, a.len() / rank]), factor(b, [rank, b.len() / rank]))
+}
+
+fn factor(values: &[f32], shape: [usize; 2]) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape(shape, values).expect("a factor has the layout's shape")
 }

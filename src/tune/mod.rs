@@ -210,6 +210,11 @@ impl<'m, 'a> Tuner<'m, 'a> {
                 None => weight.fill_with(|| (random.unit() - 0.5) * 0.04),
             }
         }
+        if let Some((_, directions)) = layout.words() {
+            let bound = 1.0 / sqrt(layout.config.embedding_size as f32);
+            let directions = parameters.get_mut(directions).unwrap_or_default();
+            directions.fill_with(|| (random.unit() * 2.0 - 1.0) * bound);
+        }
         for (index, layer) in self.model.root().layers.iter().enumerate() {
             for part in Part::ALL {
                 if let Some((a, _)) = layout.low_rank(index, part) {
@@ -383,9 +388,13 @@ impl<'m, 'a> Tuner<'m, 'a> {
         for (index, layer) in network.layers().enumerate().skip(first_layer).rev() {
             let start = (index - first_layer) * plan.inference.tokens * hidden;
             let input = saved.get(start..start + length * hidden).unwrap_or_default();
-            let backward = Backward { layer, kernels, length, input, goes_on: index > first_layer };
+            let goes_on = index > first_layer || layout.words().is_some();
+            let backward = Backward { layer, kernels, length, input, goes_on };
             backward.run(workspace, space, &mut Gradients { layout, values: moments.gradients });
         }
+        let tokens = workspace.tokens.get(..length).unwrap_or_default();
+        let gradients = &mut Gradients { layout, values: moments.gradients };
+        network.embeddings().backward(&mut workspace.block, space, tokens, gradients);
     }
 }
 

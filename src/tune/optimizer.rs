@@ -139,6 +139,10 @@ fn each_tensor(layout: &Layout, mut each: impl FnMut(Range<usize>, usize, bool))
         each(weight, layers, true);
         each(bias, layers, false);
     }
+    if let Some((pieces, directions)) = layout.words() {
+        each(pieces, 0, true);
+        each(directions, 0, true);
+    }
     for layer in 0..layers {
         for part in Part::ALL {
             if let Some((a, b)) = layout.low_rank(layer, part) {

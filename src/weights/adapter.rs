@@ -8,7 +8,7 @@
 //! | 8 | head kind, as in a model |
 //! | 9 | 1 if the head was trained |
 //! | 10 | the parts that have a low-rank update ([`Parts::bits`]) |
-//! | 11 | zero |
+//! | 11 | rank of the word embeddings' update; 0 if they were not trained |
 //! | 12..16 | rank; 0 if there are no low-rank updates |
 //! | 16..20 | layers that have them, from the last |
 //! | 20..24 | layers whose biases were trained, from the last |
@@ -79,7 +79,7 @@ struct Record {
     kind: u8,
     head: u8,
     parts: u8,
-    reserved: u8,
+    words: u8,
     rank: u32,
     lora_layers: u32,
     bias_layers: u32,
@@ -157,7 +157,7 @@ impl<'a> Adapter<'a> {
     }
 
     fn record(&self) -> Record {
-        let Strategy { head, bias_layers, lora } = self.layout.strategy;
+        let Strategy { head, bias_layers, lora, words } = self.layout.strategy;
         let lora = lora.map(|lora| (lora.parts.bits(), lora.rank as u32, lora.last_layers as u32));
         let (parts, rank, lora_layers) = lora.unwrap_or_default();
         Record {
@@ -165,7 +165,7 @@ impl<'a> Adapter<'a> {
             kind: self.kind as u8,
             head: head.into(),
             parts,
-            reserved: 0,
+            words: words as u8,
             rank,
             lora_layers,
             bias_layers: u32::try_from(bias_layers).unwrap_or(u32::MAX),
@@ -177,6 +177,12 @@ impl<'a> Adapter<'a> {
     /// The head's weight `[labels, width]` and bias `[labels]`, if it was trained.
     pub(crate) fn head(&self) -> Option<(&'a [f32], &'a [f32])> {
         self.layout.head().map(|(weight, bias)| (self.at(weight), self.at(bias)))
+    }
+
+    /// The word embeddings' update: what each piece has learned `[vocab_size, rank]`, and its directions `[rank,
+    /// embedding_size]`.
+    pub(crate) fn words(&self) -> Option<(&'a [f32], &'a [f32])> {
+        self.layout.words().map(|(pieces, directions)| (self.at(pieces), self.at(directions)))
     }
 
     /// The low-rank update of a dense layer.
@@ -232,7 +238,11 @@ fn strategy_of(record: &Record) -> Result<Strategy, Error> {
         u32::MAX => usize::MAX,
         layers => layers as usize,
     };
-    Ok(Strategy { head: record.head == 1, bias_layers, lora })
+    let words = usize::from(record.words);
+    if words > MAX_RANK {
+        return Err(Error::InvalidAdapter { field: "words" });
+    }
+    Ok(Strategy { head: record.head == 1, bias_layers, lora, words })
 }
 
 /// Whether a head of that kind may have that many outputs; one that is not trained has the model's.

@@ -1,5 +1,5 @@
 //! What may be learned on top of a frozen model, and where each learned tensor lies in one flat row of
-//! floats: the head first, then layer by layer what that layer has.
+//! floats: the head first, the word embeddings' update, then layer by layer what that layer has.
 
 use core::ops::Range;
 
@@ -123,18 +123,21 @@ pub struct Strategy {
     pub bias_layers: usize,
     /// Low-rank updates of dense layers.
     pub lora: Option<Lora>,
+    /// Rank of an update of the word embeddings, up to [`MAX_RANK`]: every piece of the vocabulary learns so
+    /// many numbers. 0 for none.
+    pub words: usize,
 }
 
 impl Strategy {
     /// The head alone.
-    pub const HEAD: Self = Self { head: true, bias_layers: 0, lora: None };
+    pub const HEAD: Self = Self { head: true, bias_layers: 0, lora: None, words: 0 };
     /// Biases and LayerNorms of all layers.
-    pub const BIAS: Self = Self { head: false, bias_layers: usize::MAX, lora: None };
+    pub const BIAS: Self = Self { head: false, bias_layers: usize::MAX, lora: None, words: 0 };
 
     /// Low-rank updates of query and value in the last layers.
     pub const fn lora(rank: usize, last_layers: usize) -> Self {
         let lora = Lora { rank, last_layers, parts: Parts::QUERY_VALUE };
-        Self { head: false, bias_layers: 0, lora: Some(lora) }
+        Self { head: false, bias_layers: 0, lora: Some(lora), words: 0 }
     }
 
     /// The same and the head.
@@ -143,17 +146,20 @@ impl Strategy {
         self
     }
 
-    /// Reads `head`, `bias`, `bias:LAYERS`, `lora:RANK:LAYERS`, `lora:RANK:LAYERS:PARTS`, or several joined
+    /// Reads `head`, `bias`, `bias:LAYERS`, `words:RANK`, `lora:RANK:LAYERS`, `lora:RANK:LAYERS:PARTS`, or several joined
     /// by `+`. PARTS are letters of `qkvaio` (query, key, value, attention output, intermediate, output)
     /// or `all`; without them `qv`.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut strategy = Self { head: false, bias_layers: 0, lora: None };
+        let mut strategy = Self { head: false, bias_layers: 0, lora: None, words: 0 };
         for word in text.split('+') {
             let mut fields = word.split(':');
             match (fields.next()?, fields.next(), fields.next(), fields.next(), fields.next()) {
                 ("head", None, ..) => strategy.head = true,
                 ("bias", None, ..) => strategy.bias_layers = usize::MAX,
                 ("bias", Some(layers), None, ..) => strategy.bias_layers = positive(layers)?,
+                ("words", Some(rank), None, ..) => {
+                    strategy.words = positive(rank).filter(|&rank| rank <= MAX_RANK)?;
+                }
                 ("lora", Some(rank), Some(layers), parts, None) => {
                     let rank = positive(rank).filter(|&rank| rank <= MAX_RANK)?;
                     let parts = parts.map_or(Some(Parts::QUERY_VALUE), Parts::parse)?;
@@ -182,8 +188,12 @@ impl core::fmt::Display for Strategy {
             usize::MAX => write!(f, "{join}bias")?,
             layers => write!(f, "{join}bias:{layers}")?,
         }
-        if let Some(lora) = self.lora {
+        if self.words > 0 {
             let join = if self.head || self.bias_layers > 0 { "+" } else { "" };
+            write!(f, "{join}words:{}", self.words)?;
+        }
+        if let Some(lora) = self.lora {
+            let join = if self.head || self.bias_layers > 0 || self.words > 0 { "+" } else { "" };
             write!(f, "{join}lora:{}:{}", lora.rank, lora.last_layers)?;
             if lora.parts == Parts::ALL {
                 f.write_str(":all")?;
@@ -236,6 +246,7 @@ impl Layout {
                 config.num_attention_heads,
                 config.intermediate_size,
                 config.embedding_size,
+                config.vocab_size,
                 layout.width,
                 layout.labels,
             ]
@@ -257,8 +268,26 @@ impl Layout {
         Some((0..weight, weight..weight + self.labels))
     }
 
-    /// The lowest layer with a trained tensor; the number of layers if there is none.
+    /// The word embeddings' update: what each piece has learned `[vocab_size, rank]`, and its directions `[rank,
+    /// embedding_size]`.
+    pub const fn words(&self) -> Option<(Range<usize>, Range<usize>)> {
+        if self.strategy.words == 0 {
+            return None;
+        }
+        let start = self.head_length();
+        let pieces = start + self.config.vocab_size * self.strategy.words;
+        Some((start..pieces, pieces..pieces + self.config.embedding_size * self.strategy.words))
+    }
+
+    const fn head_length(&self) -> usize {
+        if self.strategy.head { self.labels * (self.width + 1) } else { 0 }
+    }
+
+    /// The lowest layer that a gradient goes through; the number of layers if there is none.
     pub const fn first_layer(&self) -> usize {
+        if self.strategy.words > 0 {
+            return 0;
+        }
         let mut layer = 0;
         while layer < self.config.num_hidden_layers && !self.has_bias(layer) && !self.has_lora(layer) {
             layer += 1;
@@ -340,9 +369,9 @@ impl Layout {
 
     /// Where a layer's tensors begin.
     const fn layer_start(&self, layer: usize) -> usize {
-        let head = if self.strategy.head { self.labels * (self.width + 1) } else { 0 };
+        let words = self.strategy.words * (self.config.vocab_size + self.config.embedding_size);
         let biases = 9 * self.config.hidden_size + self.config.intermediate_size;
-        let (mut start, mut before) = (head, 0);
+        let (mut start, mut before) = (self.head_length() + words, 0);
         while before < layer {
             if self.has_lora(before) {
                 start += self.lora_length(Part::ALL.len());
