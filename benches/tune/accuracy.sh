@@ -51,7 +51,7 @@ both() { # name, metric, train, test, epochs of the updates, learning rate, opti
 
 limited() { echo "--seq $(($1 < ${MAX_SEQ:-512} ? $1 : MAX_SEQ))"; }
 
-updates=${STRATEGY:-head+lora:16:2:all}
+updates=${STRATEGY:-head+words:8+lora:8:2:all}
 every_fifth "$tasks/sms_spam/all.tsv" "$work/sms-train.tsv" "$work/sms-test.tsv"
 if [ $# = 0 ]; then set -- trec6 snips snips10 sms chunk sst2; fi
 for task; do
@@ -60,7 +60,7 @@ for task; do
     snips) both snips accuracy "$tasks/snips/train.tsv" "$tasks/snips/test.tsv" 3 1e-3 $(limited 48) ;;
     snips10) both snips10 accuracy "$work/snips10.tsv" "$tasks/snips/test.tsv" 20 1e-3 $(limited 48) --batch-size 8 ;;
     sms) both sms f1 "$work/sms-train.tsv" "$work/sms-test.tsv" 3 1e-3 $(limited 64) ;;
-    sst2) both sst2 accuracy "$tasks/sst2/train.tsv" "$tasks/sst2/dev.tsv" 3 1e-3 $(limited 64) --batch-size 32 --weight-decay 0.3 ;;
+    sst2) both sst2 accuracy "$tasks/sst2/train.tsv" "$tasks/sst2/dev.tsv" 1 1e-3 $(limited 64) --batch-size 32 ;;
     chunk) both chunk f1 "$tasks/conll2000_chunk/train.conll" "$tasks/conll2000_chunk/test.conll" 5 2e-3 $(limited 128) ;;
     *) echo "no task $task" >&2; exit 2 ;;
   esac
