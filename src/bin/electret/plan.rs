@@ -1,11 +1,12 @@
 //! How much memory a job takes, and which boards hold it.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use electret::plan::BLOCK_ROWS;
-use electret::{ElectraConfig, Model, Plan, Strategy, TuningPlan};
+use electret::{ElectraConfig, Model, Plan, TuningPlan};
 use serde_json::{Value, json};
 
+use super::tune::parse_strategy;
 use super::{ModelFile, Output, preset};
 
 /// Bytes of arena and flash, and the boards that hold them.
@@ -21,7 +22,7 @@ pub struct PlanVerb {
     /// Longest sequence in tokens, special tokens included; without it 128, or the model's longest.
     #[arg(long)]
     seq: Option<usize>,
-    /// Room for learning too: head, bias[:LAYERS], lora:RANK:LAYERS[:qkvaio or all], joined by +.
+    /// Room for learning too: head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:qkvaio or all], joined by +.
     #[arg(long, value_name = "STRATEGY")]
     tune: Option<String>,
     /// Labels of the head that is learned.
@@ -57,12 +58,7 @@ impl PlanVerb {
         let inference = Plan::inference(&config, tokens).bytes();
         let arena = match &self.tune {
             None => inference,
-            Some(text) => {
-                let strategy = Strategy::parse(text).with_context(|| {
-                    format!("--tune {text}: head, bias, lora:RANK:LAYERS or several joined by +")
-                })?;
-                TuningPlan::new(&config, tokens, strategy, self.labels).bytes()
-            }
+            Some(text) => TuningPlan::new(&config, tokens, parse_strategy(text)?, self.labels).bytes(),
         };
         let boards: Vec<&str> = BOARDS
             .iter()

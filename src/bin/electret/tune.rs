@@ -31,7 +31,7 @@ pub struct Tune {
     /// Examples that are not learned, to be scored after every epoch.
     #[arg(long)]
     dev: Option<PathBuf>,
-    /// head, bias[:LAYERS], lora:RANK:LAYERS[:qkvaio or all], or several joined by +.
+    /// head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:qkvaio or all], or several joined by +.
     #[arg(long, default_value = "head+lora:8:4")]
     strategy: String,
     /// The adapter to write.
@@ -257,7 +257,8 @@ impl Evaluate {
 
 /// A strategy as the command line gives it.
 pub fn parse_strategy(text: &str) -> Result<Strategy> {
-    let wanted = "wanted are head, bias[:LAYERS], lora:RANK:LAYERS[:PARTS] or several joined by +";
+    let wanted =
+        "wanted are head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:PARTS] or several joined by +";
     Strategy::parse(text).with_context(|| format!("strategy {text}: {wanted}"))
 }
 
