@@ -42,26 +42,26 @@ row() { # name, metric, train, test, strategy, options…
 scores = [float(score) for score in sys.argv[1:]]
 print(f"{sum(scores) / len(scores):.4f}   of", " ".join(f"{score:.4f}" for score in scores))' "${scores[@]}"
 }
-both() { # name, metric, train, test, epochs of the updates, learning rate, options…
-  local name=$1 metric=$2 train=$3 test=$4 epochs=$5 rate=$6
-  shift 6
+both() { # strategy, name, metric, train, test, epochs, learning rate of the updates, options…
+  local updates=$1 name=$2 metric=$3 train=$4 test=$5 epochs=$6 rate=$7
+  shift 7
   row "$name" "$metric" "$train" "$test" head --learning-rate 1e-2 --epochs "$epochs" "$@"
   row "$name" "$metric" "$train" "$test" "$updates" --learning-rate "$rate" --epochs "$epochs" "$@"
 }
 
 limited() { echo "--seq $(($1 < ${MAX_SEQ:-512} ? $1 : MAX_SEQ))"; }
 
-updates=${STRATEGY:-head+words:8+lora:8:2:all}
+layers=${STRATEGY:-head+lora:16:2:all} words=${STRATEGY:-head+words:8+lora:8:2:all}
 every_fifth "$tasks/sms_spam/all.tsv" "$work/sms-train.tsv" "$work/sms-test.tsv"
 if [ $# = 0 ]; then set -- trec6 snips snips10 sms chunk sst2; fi
 for task; do
   case $task in
-    trec6) both trec6 accuracy "$tasks/trec6/train.tsv" "$tasks/trec6/test.tsv" 5 1e-3 $(limited 48) ;;
-    snips) both snips accuracy "$tasks/snips/train.tsv" "$tasks/snips/test.tsv" 3 1e-3 $(limited 48) ;;
-    snips10) both snips10 accuracy "$work/snips10.tsv" "$tasks/snips/test.tsv" 20 1e-3 $(limited 48) --batch-size 8 ;;
-    sms) both sms f1 "$work/sms-train.tsv" "$work/sms-test.tsv" 3 1e-3 $(limited 64) ;;
-    sst2) both sst2 accuracy "$tasks/sst2/train.tsv" "$tasks/sst2/dev.tsv" 1 1e-3 $(limited 64) --batch-size 32 ;;
-    chunk) both chunk f1 "$tasks/conll2000_chunk/train.conll" "$tasks/conll2000_chunk/test.conll" 5 2e-3 $(limited 128) ;;
+    trec6) both "$layers" trec6 accuracy "$tasks/trec6/train.tsv" "$tasks/trec6/test.tsv" 5 1e-3 $(limited 48) ;;
+    snips) both "$layers" snips accuracy "$tasks/snips/train.tsv" "$tasks/snips/test.tsv" 3 1e-3 $(limited 48) ;;
+    snips10) both "$words" snips10 accuracy "$work/snips10.tsv" "$tasks/snips/test.tsv" 20 1e-3 $(limited 48) --batch-size 8 ;;
+    sms) both "$layers" sms f1 "$work/sms-train.tsv" "$work/sms-test.tsv" 3 1e-3 $(limited 64) ;;
+    sst2) both "$words" sst2 accuracy "$tasks/sst2/train.tsv" "$tasks/sst2/dev.tsv" 1 1e-3 $(limited 64) --batch-size 32 ;;
+    chunk) both "$layers" chunk f1 "$tasks/conll2000_chunk/train.conll" "$tasks/conll2000_chunk/test.conll" 5 2e-3 $(limited 128) ;;
     *) echo "no task $task" >&2; exit 2 ;;
   esac
 done

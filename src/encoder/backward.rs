@@ -107,6 +107,9 @@ impl Backward<'_> {
         let at_once = (block.scales.len() / 2).max(1);
         let attention = Attention::new(self.layer, self.kernels, self.length);
         let hidden = self.layer.config.hidden_size;
+        // A text's class hangs on its first token alone: behind the last row with a gradient there is nothing to do.
+        let gradient = backward.gradient.get(..self.length * hidden).unwrap_or_default();
+        let active = gradient.iter().rposition(|&d| d != 0.0).map_or(0, |last| last / hidden + 1);
         let mut space = Space { cache, block, contexts: residual, backward };
         for first in (0..self.length).step_by(at_once) {
             let n = at_once.min(self.length - first);
@@ -115,13 +118,13 @@ impl Backward<'_> {
             self.input_rows(first, x);
             attention.keys_and_values(space.cache, &mut Block { rows, scales, wide, narrow }, first, x);
         }
-        for first in (0..self.length).step_by(at_once) {
-            self.rows(&attention, first..self.length.min(first + at_once), &mut space, gradients);
+        for first in (0..active).step_by(at_once) {
+            self.rows(&attention, first..active.min(first + at_once), &mut space, gradients);
         }
         for head in 0..self.layer.config.num_attention_heads {
-            self.head(&attention, head, at_once, &mut space, gradients);
+            self.head(&attention, head, active, at_once, &mut space, gradients);
         }
-        self.queries(at_once, &mut space, gradients);
+        self.queries(active, at_once, &mut space, gradients);
     }
 
     /// The layer's input from row `first` on, as many rows as `x` `[n, hidden]` has.
@@ -230,6 +233,7 @@ impl Backward<'_> {
         &self,
         attention: &Attention<'_>,
         head: usize,
+        active: usize,
         at_once: usize,
         space: &mut Space<'_, '_>,
         gradients: &mut Gradients<'_>,
@@ -245,8 +249,8 @@ impl Backward<'_> {
         dkeys.fill(0.0);
         dvalues.fill(0.0);
         let BackwardSpace { queries, query_scales, .. } = &*space.backward;
-        for first in (0..length).step_by(at_once) {
-            let n = at_once.min(length - first);
+        for first in (0..active).step_by(at_once) {
+            let n = at_once.min(active - first);
             let place = head * length + first;
             let queries = queries.get(place * depth..(place + n) * depth).unwrap_or_default();
             let scales = query_scales.get(place..place + n).unwrap_or_default();
@@ -340,13 +344,19 @@ impl Backward<'_> {
     }
 
     /// d(query) of all heads, followed down.
-    fn queries(&self, at_once: usize, space: &mut Space<'_, '_>, gradients: &mut Gradients<'_>) {
+    fn queries(
+        &self,
+        active: usize,
+        at_once: usize,
+        space: &mut Space<'_, '_>,
+        gradients: &mut Gradients<'_>,
+    ) {
         let hidden = self.layer.config.hidden_size;
         if !self.goes_on && !gradients.trains(self.layer.index, Part::Query) {
             return;
         }
-        for first in (0..self.length).step_by(at_once) {
-            let n = at_once.min(self.length - first);
+        for first in (0..active).step_by(at_once) {
+            let n = at_once.min(active - first);
             let values = space.contexts.get(first * hidden..(first + n) * hidden).unwrap_or_default();
             let mut turning = Transposing {
                 rows: space.block.rows,
