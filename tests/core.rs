@@ -3,6 +3,8 @@
 #![cfg(feature = "convert")]
 
 mod common;
+#[path = "../examples/common/mod.rs"]
+mod example;
 #[path = "golden/logits.rs"]
 mod golden;
 
@@ -69,21 +71,38 @@ fn nothing_allocates() {
 
 #[test]
 fn nothing_allocates_while_learning() {
-    use electret::tune::{Settings, Target, Task};
+    use electret::tune::store::{FlashStore, Store};
+    use electret::tune::{Guard, GuardPlan, Settings, Target, Task, Tolerance};
     let file = common::shipped_model();
     let strategy = electret::Strategy::lora(4, 2).with_head();
     let plan = electret::TuningPlan::new(&TINY, 64, strategy, 2);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut written = vec![0; 1 << 16];
+    let guard_plan =
+        GuardPlan { held_out: 4, replayed: 4, example_bytes: 256, hold_out_every: 2, state_bytes: 1 << 18 };
+    let mut memory = vec![0; guard_plan.bytes()];
+    let flash = example::Flash::new(1 << 20);
     let before = ALLOCATIONS.get();
     let model = Model::open(file.as_slice()).unwrap();
     let task = Task::classify(&["short", "long"]);
     let mut tuner =
         electret::Tuner::new(model, arena.as_mut_slice(), 64, task, strategy, Settings::default()).unwrap();
-    for (label, text) in SENTENCES[..2].iter().enumerate() {
-        tuner.learn((*text).into(), Target::Class(label)).unwrap();
-        tuner.step();
+    let mut guard = Guard::new(&mut memory, guard_plan, Tolerance::default()).unwrap();
+    let mut store = FlashStore::open(flash, 0..1 << 20).unwrap();
+    for _ in 0..2 {
+        guard.begin(&mut tuner).unwrap();
+        for (label, text) in SENTENCES[..2].iter().enumerate() {
+            guard.offer((*text).into(), Target::Class(label));
+            tuner.learn((*text).into(), Target::Class(label)).unwrap();
+            guard.replay(&mut tuner).unwrap();
+            tuner.step();
+        }
+        guard.judge(&mut tuner).unwrap();
+        store.checkpoint(&tuner).unwrap();
+        store.save_guard(&guard).unwrap();
+        store.save(0, &tuner.adapter()).unwrap();
     }
+    assert!(store.resume(&mut tuner).unwrap() && store.restore_guard(&mut guard).unwrap());
     electret::Adapter::open(tuner.adapter().write(&mut written).unwrap(), &model).unwrap();
     assert_eq!(ALLOCATIONS.get(), before, "learning allocated");
 }
