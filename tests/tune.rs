@@ -274,3 +274,41 @@ fn dropout_has_the_gradient_of_the_network_that_it_leaves() {
         });
     }
 }
+
+#[test]
+fn a_state_is_refused_by_another_tuner_and_leaves_it_as_it_was() {
+    let settings = Settings::default();
+    let written = with_tuner("head", settings, |tuner| {
+        tuner.learn(LESSONS[0].0.into(), Target::Class(0)).unwrap();
+        tuner.step();
+        let mut state = vec![0; tuner.state().bytes()];
+        tuner.state().write(&mut state).unwrap();
+        state
+    });
+    with_tuner("head+lora:2:1", settings, |tuner| {
+        let before = tuner.adapter().parameters.to_vec();
+        let field = "task or strategy";
+        assert_eq!(tuner.restore(&written), Err(Error::InvalidTunerState { field }));
+        let mut adapter = vec![0; tuner.adapter().bytes()];
+        tuner.adapter().write(&mut adapter).unwrap();
+        assert_eq!(tuner.restore(&adapter), Err(Error::NotATunerState));
+        assert_eq!(tuner.adapter().parameters, before);
+    });
+    with_tuner("head", settings, |tuner| {
+        for index in (0..written.len()).step_by(7) {
+            let mut damaged = written.clone();
+            damaged[index] ^= 0x10;
+            assert!(tuner.restore(&damaged).is_err(), "byte {index}");
+            assert!(tuner.restore(&written[..index]).is_err(), "{index} bytes");
+        }
+        assert_eq!(tuner.progress().steps, 0);
+        // The same bytes after a state of another model.
+        let mut foreign = written[64..].to_vec();
+        foreign[0] ^= 1;
+        let header = electret::weights::Header::of(electret::weights::FileKind::TunerState, &foreign);
+        let foreign = [&header.to_bytes()[..], &foreign].concat();
+        assert!(matches!(tuner.restore(&foreign), Err(Error::ForeignAdapter { .. })));
+        tuner.restore(&written).unwrap();
+        assert_eq!(tuner.progress().steps, 1);
+    });
+}
