@@ -57,9 +57,9 @@ if [ $# = 0 ]; then set -- trec6 snips snips10 sms chunk sst2; fi
 for task; do
   case $task in
     trec6) both "$layers" trec6 accuracy "$tasks/trec6/train.tsv" "$tasks/trec6/test.tsv" 5 1e-3 $(limited 48) ;;
-    snips) both "$layers" snips accuracy "$tasks/snips/train.tsv" "$tasks/snips/test.tsv" 3 1e-3 $(limited 48) ;;
+    snips) both "$words" snips accuracy "$tasks/snips/train.tsv" "$tasks/snips/test.tsv" 3 1e-3 $(limited 48) ;;
     snips10) both "$words" snips10 accuracy "$work/snips10.tsv" "$tasks/snips/test.tsv" 20 1e-3 $(limited 48) --batch-size 8 ;;
-    sms) both "$layers" sms f1 "$work/sms-train.tsv" "$work/sms-test.tsv" 3 1e-3 $(limited 64) ;;
+    sms) both "$words" sms f1 "$work/sms-train.tsv" "$work/sms-test.tsv" 3 1e-3 $(limited 64) ;;
     sst2) both "$words" sst2 accuracy "$tasks/sst2/train.tsv" "$tasks/sst2/dev.tsv" 1 1e-3 $(limited 64) --batch-size 32 ;;
     chunk) both "$layers" chunk f1 "$tasks/conll2000_chunk/train.conll" "$tasks/conll2000_chunk/test.conll" 5 2e-3 $(limited 128) ;;
     *) echo "no task $task" >&2; exit 2 ;;
