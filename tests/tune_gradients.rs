@@ -235,8 +235,8 @@ fn loss(case: &Case, tokens: &[Token], logits: Matrix) -> Tensor<B, 1> {
         Target::Replaced(replaced) => {
             let mut word = usize::MAX;
             let mut sum: Option<Tensor<B, 1>> = None;
-            for row in 1..tokens.len() - 1 {
-                word = if tokens[row].continues == 0 { word.wrapping_add(1) } else { word };
+            for (row, token) in tokens.iter().enumerate().take(tokens.len() - 1).skip(1) {
+                word = if token.continues == 0 { word.wrapping_add(1) } else { word };
                 let x = logits.clone().slice([row..row + 1, 0..1]).sum();
                 let signed = if replaced[word] { -x } else { x };
                 let loss = (signed.exp() + 1.0).log();
