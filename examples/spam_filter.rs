@@ -95,10 +95,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let active = store.active()?.ok_or("no adapter is active")?;
     let adapter = store.adapter(active, &model, file.as_mut_slice())?;
     let mut session = Session::new(model, answering.as_mut_slice(), TOKENS)?.with_adapter(adapter)?;
-    for text in [
-        "are you coming home for dinner?",
-        "URGENT! you have won a 1000 cash prize, call 09061234567 now to claim",
-    ] {
+    for text in
+        ["are you coming home for dinner?", "you have won a 1000 cash prize! call 09061701461 now to claim"]
+    {
         let spam = session.classify(text.into())?[1];
         println!("{:5.1} % {}  {text}", spam * 100.0, names[1]);
     }
