@@ -15,10 +15,10 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::attention::Attention;
 use super::{
-    AdaptedLayer, Block, Columns, DenseGradient, KeyValues, Scratch, Transposing, Workspace, add_and_norm,
+    AdaptedLayer, Block, Columns, DenseGradient, KeyValues, Scratch, Transposing, Turning, Workspace,
+    add_and_norm,
 };
 use crate::kernels::{Accumulate, KernelSet, LayerNorm, RowScale};
-use crate::weights::Tile;
 use crate::weights::strategy::{Layout, NormPart, Part};
 
 /// What a backward pass needs beside the forward pass's arena.
@@ -29,12 +29,8 @@ pub(crate) struct BackwardSpace<'a> {
     pub queries: &'a mut [i8],
     /// Their scales, `[heads][tokens]`.
     pub query_scales: &'a mut [RowScale],
-    /// Tiles that were turned.
-    pub tiles: &'a mut [Tile],
-    /// One row of gradients, as wide as the widest layer's outputs.
-    pub row: &'a mut [f32],
-    /// Products with a strip of turned tiles.
-    pub out: &'a mut [f32],
+    /// What a product with transposed weights works in.
+    pub turning: Turning<'a>,
 }
 
 /// The gradients of all trained tensors, where [`Layout`] puts them.
@@ -177,13 +173,7 @@ impl Backward<'_> {
 
         let here = rows.start * config.hidden_size..rows.end * config.hidden_size;
         let d = space.backward.gradient.get_mut(here.clone()).unwrap_or_default();
-        let mut turning = Transposing {
-            rows: scratch.rows,
-            scales: scratch.scales,
-            tiles: space.backward.tiles,
-            row: space.backward.row,
-            out: space.backward.out,
-        };
+        let mut turning = space.backward.turning.with(scratch.rows, scratch.scales);
         norm_backward(kernels, &norms[1], d, sum2, gradients.norm(index, NormPart::Output));
         let dy = Columns::all(output.linear, layer.dropped(NormPart::Output, rows.start, d, sum2));
         output.gradients(kernels, &mut gradients.dense(index, Part::Output), g, dy);
@@ -330,13 +320,7 @@ impl Backward<'_> {
                 let n = at_once.min(length - first);
                 let values = values.get(first * size..(first + n) * size).unwrap_or_default();
                 let dy = Columns { first: head * size, width: size, values };
-                let mut turning = Transposing {
-                    rows: space.block.rows,
-                    scales: space.block.scales,
-                    tiles: space.backward.tiles,
-                    row: space.backward.row,
-                    out: space.backward.out,
-                };
+                let mut turning = space.backward.turning.with(space.block.rows, space.block.scales);
                 let down = Down { part, first, turning: &mut turning, input: space.block.narrow };
                 self.down(down, dy, space.backward.gradient, gradients);
             }
@@ -358,13 +342,7 @@ impl Backward<'_> {
         for first in (0..active).step_by(at_once) {
             let n = at_once.min(active - first);
             let values = space.contexts.get(first * hidden..(first + n) * hidden).unwrap_or_default();
-            let mut turning = Transposing {
-                rows: space.block.rows,
-                scales: space.block.scales,
-                tiles: space.backward.tiles,
-                row: space.backward.row,
-                out: space.backward.out,
-            };
+            let mut turning = space.backward.turning.with(space.block.rows, space.block.scales);
             let input = &mut *space.block.narrow;
             let down = Down { part: Part::Query, first, turning: &mut turning, input };
             self.down(down, Columns { first: 0, width: hidden, values }, space.backward.gradient, gradients);

@@ -116,11 +116,28 @@ pub(crate) struct Transposing<'s> {
     /// Their scales.
     pub scales: &'s mut [RowScale],
     /// Tiles of at least 16 inputs of the widest layer, turned.
-    pub tiles: &'s mut [Tile],
+    tiles: &'s mut [Tile],
     /// One row of gradients, padded to whole tiles.
-    pub row: &'s mut [f32],
+    row: &'s mut [f32],
     /// The product of all rows with one strip of 16 inputs.
-    pub out: &'s mut [f32],
+    out: &'s mut [f32],
+}
+
+/// Those of them that the backward pass has to itself.
+pub(crate) struct Turning<'a> {
+    /// Tiles that were turned.
+    pub tiles: &'a mut [Tile],
+    /// One row of gradients, as wide as the widest layer's outputs.
+    pub row: &'a mut [f32],
+    /// Products with a strip of turned tiles.
+    pub out: &'a mut [f32],
+}
+
+impl Turning<'_> {
+    /// All of them, with the forward pass's rows and scales.
+    pub fn with<'s>(&'s mut self, rows: &'s mut [i8], scales: &'s mut [RowScale]) -> Transposing<'s> {
+        Transposing { rows, scales, tiles: self.tiles, row: self.row, out: self.out }
+    }
 }
 
 impl Dense<'_> {

@@ -3,7 +3,7 @@
 //! What was learned of the words is added to them: row `id` of `[vocab_size, rank]` times the directions `[rank,
 //! embedding_size]`.
 
-use super::{AdaptedEmbeddings, BackwardSpace, Block, Columns, Dense, Gradients, Scratch, Transposing};
+use super::{AdaptedEmbeddings, BackwardSpace, Block, Columns, Dense, Gradients, Scratch};
 use crate::kernels::Accumulate;
 use crate::text::Token;
 use crate::weights::native;
@@ -79,13 +79,7 @@ impl AdaptedEmbeddings<'_> {
             match tables.projection.as_ref() {
                 Some(projection) => {
                     d.fill(0.0);
-                    let mut turning = Transposing {
-                        rows: block.rows,
-                        scales: block.scales,
-                        tiles: space.tiles,
-                        row: space.row,
-                        out: space.out,
-                    };
+                    let mut turning = space.turning.with(block.rows, block.scales);
                     let dy = Columns::all(projection, above);
                     Dense::from(projection).backward(self.kernels, &mut turning, dy, d);
                 }

@@ -16,7 +16,9 @@ pub(crate) use attention::MAX_HEAD;
 pub(crate) use backward::{Backward, BackwardSpace, Gradients};
 pub use dropout::Dropout;
 
-pub(crate) use dense::{Columns, Dense, DenseGradient, STRIPS, Scratch, Transposing, quantize_finely};
+pub(crate) use dense::{
+    Columns, Dense, DenseGradient, STRIPS, Scratch, Transposing, Turning, quantize_finely,
+};
 
 use crate::arena::Carver;
 use crate::kernels::{KernelSet, LayerNorm, RowScale};

@@ -50,7 +50,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::arena::Carver;
 use crate::encoder::{
-    Backward, BackwardSpace, Columns, Dense, Dropout, Gradients, Network, Scratch, Transposing, Workspace,
+    Backward, BackwardSpace, Columns, Dense, Dropout, Gradients, Network, Scratch, Turning, Workspace,
 };
 use crate::kernels::lanes::sqrt;
 use crate::kernels::{self, Accumulate, KernelSet};
@@ -172,9 +172,11 @@ impl<'m, 'a> Tuner<'m, 'a> {
                 gradient: carver.take(plan.gradient)?,
                 queries: carver.take(plan.queries)?,
                 query_scales: carver.take(plan.query_scales)?,
-                tiles: carver.take(plan.tiles)?,
-                row: carver.take(plan.row)?,
-                out: carver.take(plan.out)?,
+                turning: Turning {
+                    tiles: carver.take(plan.tiles)?,
+                    row: carver.take(plan.row)?,
+                    out: carver.take(plan.out)?,
+                },
             },
             pending: 0,
             shown: 0,
@@ -483,13 +485,6 @@ fn head_backward(
     if place.is_empty() {
         return;
     }
-    let mut turning = Transposing {
-        rows: scratch.rows,
-        scales: scratch.scales,
-        tiles: space.tiles,
-        row: space.row,
-        out: space.out,
-    };
     let through = rest.get_mut(..n * width).unwrap_or_default();
     // Without a dense layer the output layer's inputs are the hidden states themselves.
     let (features, below) = if dense.is_some() { (through, place) } else { (place, &mut [][..]) };
@@ -507,14 +502,14 @@ fn head_backward(
             out_step: width,
         });
     } else if let Some(output) = head.own.and_then(|head| head.output.as_ref()) {
+        let mut turning = space.turning.with(scratch.rows, scratch.scales);
         Dense::from(output).backward(kernels, &mut turning, Columns::all(output, d), features);
     }
     if let Some(dense) = dense {
-        let mut scratch = Scratch { rows: turning.rows, scales: turning.scales };
         dense.forward(kernels, &mut scratch, x, before);
         (kernels.gelu_backward)(features, before);
         let features = &*features;
-        let mut turning = Transposing { rows: scratch.rows, scales: scratch.scales, ..turning };
+        let mut turning = space.turning.with(scratch.rows, scratch.scales);
         dense.backward(kernels, &mut turning, Columns::all(dense.linear, features), below);
     }
 }

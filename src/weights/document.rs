@@ -42,7 +42,12 @@ pub trait Document {
 
     /// Bytes of the file.
     fn bytes(&self) -> usize {
-        self.header().map_or(0, |header| HEADER_BYTES + header.payload_length as usize)
+        let mut bytes = HEADER_BYTES;
+        let counted = self.payload(&mut |piece| {
+            bytes += piece.len();
+            Ok(())
+        });
+        counted.map_or(0, |()| bytes)
     }
 
     /// Writes the file to the front of `out`, [`Document::bytes`] long.

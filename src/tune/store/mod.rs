@@ -138,11 +138,7 @@ pub trait Store {
     /// # Errors
     /// As [`Store::get`], and those of [`Tuner::restore`].
     fn resume(&mut self, tuner: &mut Tuner<'_, '_>) -> Result<bool, Error> {
-        if !self.get(Place::Tuner, &mut |_| Ok(()))? {
-            return Ok(false);
-        }
-        tuner.restore_from(&mut |take| self.get(Place::Tuner, take).map(|_| ()))?;
-        Ok(true)
+        restored(self, Place::Tuner, |source| tuner.restore_from(source))
     }
 
     /// Keeps what a guard remembers.
@@ -158,12 +154,22 @@ pub trait Store {
     /// # Errors
     /// As [`Store::get`]; [`Error::InvalidSetting`] for a guard of another plan.
     fn restore_guard(&mut self, guard: &mut Guard<'_>) -> Result<bool, Error> {
-        if !self.get(Place::Guard, &mut |_| Ok(()))? {
-            return Ok(false);
-        }
-        guard.restore_from(&mut |take| self.get(Place::Guard, take).map(|_| ()))?;
-        Ok(true)
+        restored(self, Place::Guard, |source| guard.restore_from(source))
     }
+}
+
+/// Restores something from the document of a place; `false` if there is none.
+fn restored(
+    store: &mut (impl Store + ?Sized),
+    place: Place,
+    restore: impl FnOnce(&mut Source<'_>) -> Result<(), Error>,
+) -> Result<bool, Error> {
+    let mut there = true;
+    let result = restore(&mut |take| {
+        there = store.get(place, take)?;
+        Ok(())
+    });
+    if there { result.map(|()| true) } else { Ok(false) }
 }
 
 /// Which adapter is active: a payload of four bytes, the number last.
