@@ -79,6 +79,16 @@ pub trait Lanes: Number {
     fn narrow_activation(self, to: &mut [i8; LANES]) {
         self.narrow(to);
     }
+    /// [`exp`] of each lane.
+    #[inline(always)]
+    fn exp(self) -> Self {
+        exp(self)
+    }
+    /// [`erf`] of each lane.
+    #[inline(always)]
+    fn erf(self) -> Self {
+        erf(self)
+    }
     /// Lane i joined with lane i + 8, then 4, 2 and 1 apart: what stands in the first lane.
     fn fold<J: Join>(self) -> f32;
 }
@@ -213,6 +223,21 @@ impl Lanes for Portable {
             *to = x.to_bits() as i8;
         }
     }
+    // Lane by lane: sixteen at once would need more registers than most machines have.
+    #[inline(always)]
+    fn exp(mut self) -> Self {
+        for x in &mut self.0 {
+            *x = exp(*x);
+        }
+        self
+    }
+    #[inline(always)]
+    fn erf(mut self) -> Self {
+        for x in &mut self.0 {
+            *x = erf(*x);
+        }
+        self
+    }
     #[inline(always)]
     fn fold<J: Join>(self) -> f32 {
         let apart = |v: Self, by: usize| Self(core::array::from_fn(|i| v.0[(i + by) % LANES]));
@@ -335,7 +360,7 @@ pub fn sigmoid(x: f32) -> f32 {
 pub fn gelu<V: Lanes>(row: &mut [f32]) {
     for index in 0..parts(row) {
         let x: V = get(row, index, 0.0);
-        let erf = erf(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)));
+        let erf = x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)).erf();
         put(row, index, V::splat(0.5).mul(x).mul(V::splat(1.0).add(erf)));
     }
 }
@@ -348,8 +373,8 @@ pub fn gelu_backward<V: Lanes>(d: &mut [f32], x: &[f32]) {
     let half = V::splat(0.5);
     for index in 0..parts(d) {
         let x: V = get(x, index, 0.0);
-        let erf = erf(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)));
-        let density = exp(x.mul(x).mul(V::splat(-0.5))).mul(V::splat(FACTOR));
+        let erf = x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)).erf();
+        let density = x.mul(x).mul(V::splat(-0.5)).exp().mul(V::splat(FACTOR));
         let slope = half.mul(V::splat(1.0).add(erf)).add(x.mul(density));
         put(d, index, get::<V>(d, index, 0.0).mul(slope));
     }
@@ -375,7 +400,7 @@ fn exponentials<V: Lanes>(row: &mut [f32]) -> f32 {
     let max = V::splat(max.fold::<Max>());
     let mut sum = V::splat(0.0);
     for index in 0..parts(row) {
-        sum = sum.add(put(row, index, exp(get::<V>(row, index, 0.0).sub(max))));
+        sum = sum.add(put(row, index, get::<V>(row, index, 0.0).sub(max).exp()));
     }
     1.0 / sum.fold::<Sum>()
 }

@@ -27,15 +27,25 @@ fn matmul(product: Matmul<'_>) {
     }
 }
 
-/// Sums of 16 channels, scaled, with bias; `out` holds the channels that exist.
+/// Sums of 16 channels, scaled, with bias; `out` holds the channels that exist, 16 or fewer.
 #[inline(always)]
 pub(super) fn finish(sums: &[i32; 16], row: RowScale, channels: &Channels, out: &mut [f32]) {
-    let mut values = [0.0; 16];
-    for (c, value) in values.iter_mut().enumerate() {
-        let centred = sums[c] - row.zero_point * channels.column_sum[c];
-        *value = centred as f32 * (row.scale * channels.scale[c]) + channels.bias[c];
+    match out.first_chunk_mut() {
+        Some(out) => finish_all(sums, row, channels, out),
+        None => {
+            let mut values = [0.0; 16];
+            finish_all(sums, row, channels, &mut values);
+            put_columns(&values, out);
+        }
     }
-    put_columns(&values, out);
+}
+
+#[inline(always)]
+fn finish_all(sums: &[i32; 16], row: RowScale, channels: &Channels, out: &mut [f32; 16]) {
+    for (c, out) in out.iter_mut().enumerate() {
+        let centred = sums[c] - row.zero_point * channels.column_sum[c];
+        *out = centred as f32 * (row.scale * channels.scale[c]) + channels.bias[c];
+    }
 }
 
 /// Writes the values of the channels that exist, 16 or fewer.
