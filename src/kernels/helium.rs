@@ -248,9 +248,7 @@ fn quantize(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> RowScale {
     if smoothing.is_empty() {
         narrow!(row, smoothing, quantized, inverse, shift);
     } else {
-        narrow!(
-            row, smoothing, quantized, inverse, shift, "vldrw.u32 q1, [r1], #16", "vmul.f32 q0, q0, q1"
-        );
+        narrow!(row, smoothing, quantized, inverse, shift, "vldrw.u32 q1, [r1], #16", "vmul.f32 q0, q0, q1");
     }
     quantized.get_mut(length..).unwrap_or_default().fill(0);
     scale
