@@ -42,10 +42,12 @@
 //! | none | the core: `weights`, `text`, `kernels`, `encoder`, `tasks`, `tune` | no |
 //! | `dsp` | kernels with `smlad` for Cortex-M4, M7 and M33; the processor is not asked | no |
 //! | `helium` | kernels with `vmlava` for Cortex-M55 and M85; the processor is not asked | no |
+//! | `link` | `link`: the serial protocol between a host and the firmware of `boards/` | no |
 //! | `std` | detection of the processor's instructions, AVX2 and AVX-512-VNNI kernels | yes |
 //! | `parallel` | [`tasks::Batch`]: many texts on several threads | yes |
 //! | `convert` | [`import`], [`reference`](mod@reference), [`quantize`], [`evaluate`] | yes |
 //! | `cli` (default) | the `electret` command | yes |
+//! | `board` | `electret board`: builds, runs and talks to the boards of `boards/` | yes |
 //! | `train` | `train`: corpus and pre-training on Burn's CPU backend | yes |
 //! | `tch` | the same on libtorch | yes |
 //!
@@ -65,6 +67,9 @@ pub mod encoder;
 #[forbid(unsafe_code)]
 mod error;
 pub mod kernels;
+#[cfg(feature = "link")]
+#[forbid(unsafe_code)]
+pub mod link;
 #[forbid(unsafe_code)]
 pub mod plan;
 #[forbid(unsafe_code)]
@@ -77,6 +82,9 @@ pub mod text;
 pub mod tune;
 pub mod weights;
 
+#[cfg(feature = "board")]
+#[forbid(unsafe_code)]
+pub mod board;
 #[cfg(feature = "convert")]
 #[forbid(unsafe_code)]
 pub mod evaluate;

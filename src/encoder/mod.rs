@@ -94,9 +94,16 @@ pub struct Network<'m> {
     pub kernels: &'static KernelSet,
     /// What falls while it learns.
     pub dropout: Option<Dropout>,
+    /// Called before each block of rows: a board feeds its watchdog there.
+    pub pulse: fn(),
 }
 
 impl<'m> Network<'m> {
+    /// The model as it is.
+    pub fn new(model: Model<'m>, kernels: &'static KernelSet) -> Self {
+        Self { model, adapter: None, kernels, dropout: None, pulse: || () }
+    }
+
     /// Runs the encoder over the first `length` tokens of the workspace.
     ///
     /// # Errors
@@ -116,7 +123,7 @@ impl<'m> Network<'m> {
         length: usize,
         mut observe: impl FnMut(usize, &mut [f32]),
     ) -> Result<(), Error> {
-        let Self { model, kernels, .. } = self;
+        let Self { model, kernels, pulse, .. } = self;
         let hidden = model.config().hidden_size;
         let Workspace { tokens, residual, cache, block } = workspace;
         let tokens = tokens.get(..length).unwrap_or_default();
@@ -131,9 +138,11 @@ impl<'m> Network<'m> {
             observe(index, residual);
             let attention = attention::Attention::new(layer, kernels, length);
             for (first, x) in (0..).step_by(rows).zip(residual.chunks(rows * hidden)) {
+                pulse();
                 attention.keys_and_values(cache, block, first, x);
             }
             for (first, x) in (0..).step_by(rows).zip(residual.chunks_mut(rows * hidden)) {
+                pulse();
                 attention.attend(cache, block, first, x);
                 feed_forward::feed_forward(&layer, kernels, block, first, x);
             }

@@ -121,7 +121,7 @@ impl<'a> Comparison<'a> {
             padding: vec![false; length],
         };
         let expected = Reference(self.checkpoint).hidden_states(&sequence)?;
-        let network = Network { model: self.model, adapter: None, kernels: kernels::best(), dropout: None };
+        let network = Network::new(self.model, kernels::best());
         network.encode_observed(&mut workspace, length, |layer, states| {
             self.layers[layer].add(&expected[layer], states);
         })?;

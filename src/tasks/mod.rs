@@ -78,7 +78,7 @@ impl<'m, 'a> Session<'m, 'a> {
             return Err(Error::ArenaTooSmall { needed, found });
         }
         Workspace::carve(arena, &plan)?;
-        Ok(Self { network: Network { model, adapter: None, kernels, dropout: None }, plan, arena })
+        Ok(Self { network: Network::new(model, kernels), plan, arena })
     }
 
     /// Answers with what was learned on top of the model from now on; with `None` as the model was.
@@ -95,6 +95,12 @@ impl<'m, 'a> Session<'m, 'a> {
         }
         self.network.adapter = adapter;
         Ok(self)
+    }
+
+    /// Calls `pulse` before each block of rows of each layer, so that a long sentence starves no watchdog.
+    pub fn with_pulse(mut self, pulse: fn()) -> Self {
+        self.network.pulse = pulse;
+        self
     }
 
     /// The model.
@@ -114,11 +120,32 @@ impl<'m, 'a> Session<'m, 'a> {
     ///
     /// # Errors
     /// [`Error::NoSuchHead`].
-    pub fn label_names(&self, kind: HeadKind) -> Result<impl Iterator<Item = &'m str> + use<'m>, Error> {
+    pub fn label_names(
+        &self,
+        kind: HeadKind,
+    ) -> Result<impl Iterator<Item = &'m str> + Clone + use<'m>, Error> {
         let adapter = self.network.adapter.filter(|adapter| adapter.kind == kind);
         let own = if adapter.is_some() { None } else { Some(self.network.model.head(kind)?) };
         let own = own.into_iter().flat_map(|head| head.labels.iter().map(|label| label.as_str()));
         Ok(adapter.into_iter().flat_map(|adapter| adapter.labels.iter()).chain(own))
+    }
+
+    /// Answers the sentences that the model carries with what it should make of them: how many there are, and
+    /// whether every bit agrees. An adapter takes no part in it.
+    ///
+    /// # Errors
+    /// Those of [`Session::encode`].
+    pub fn self_test(&mut self) -> Result<(usize, bool), Error> {
+        let adapter = self.network.adapter.take();
+        let checks = &self.network.model.root().checks;
+        let mut agree = true;
+        for check in checks.iter() {
+            let hidden = self.encode(check.text.as_str().into())?.1.iter().map(|x| x.to_bits());
+            let expected = check.hidden.iter().map(|x| x.to_native().to_bits());
+            agree &= hidden.take(check.hidden.len()).eq(expected);
+        }
+        self.network.adapter = adapter;
+        Ok((checks.len(), agree))
     }
 
     /// The plan of the arena.

@@ -98,6 +98,8 @@ pub struct Tuner<'m, 'a> {
     /// Examples since the last step, those that were refused too.
     shown: u32,
     progress: Progress,
+    /// Called before each block of rows forward, and before each layer backward.
+    pulse: fn(),
 }
 
 impl core::fmt::Debug for Tuner<'_, '_> {
@@ -181,9 +183,17 @@ impl<'m, 'a> Tuner<'m, 'a> {
             pending: 0,
             shown: 0,
             progress: Progress::default(),
+            pulse: || (),
         };
         tuner.start();
         Ok(tuner)
+    }
+
+    /// Calls `pulse` before each block of rows forward and each layer backward, so that a long example starves no
+    /// watchdog.
+    pub fn with_pulse(mut self, pulse: fn()) -> Self {
+        self.pulse = pulse;
+        self
     }
 
     /// The parameters before the first step: the model's own head and LayerNorms where it has them, a new
@@ -325,7 +335,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
         target: Target<'_>,
         dropout: Option<Dropout>,
     ) -> Result<(usize, f32), Error> {
-        let Self { model, kernels, plan, task, workspace, moments, saved, logits, labels, .. } = self;
+        let Self { model, kernels, plan, task, workspace, moments, saved, logits, labels, pulse, .. } = self;
         let tokenizer = Tokenizer::new(&model.root().vocabulary);
         let length = tokenizer.encode(input, workspace.tokens)?;
         let tokens = workspace.tokens.get(..length).unwrap_or_default();
@@ -337,7 +347,8 @@ impl<'m, 'a> Tuner<'m, 'a> {
         task::label_tokens(task, input, target, tokens, labels)?;
         let value = if let Target::Value(value) = target { value } else { 0.0 };
 
-        let network = Network { dropout, ..network(*model, kernels, task, &plan.layout, moments.parameters) };
+        let network = network(*model, kernels, task, &plan.layout, moments.parameters);
+        let network = Network { dropout, pulse: *pulse, ..network };
         let (first, hidden) = (plan.layout.first_layer(), model.config().hidden_size);
         let layers = model.config().num_hidden_layers;
         let encoded = network.encode_observed(workspace, length, |layer, states| {
@@ -391,6 +402,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
             let start = (index - first_layer) * plan.inference.tokens * hidden;
             let input = saved.get(start..start + length * hidden).unwrap_or_default();
             let goes_on = index > first_layer || layout.words().is_some();
+            (self.pulse)();
             let backward = Backward { layer, kernels, length, input, goes_on };
             backward.run(workspace, space, &mut Gradients { layout, values: moments.gradients });
         }
@@ -440,7 +452,7 @@ fn network<'n>(
         layout: *layout,
         parameters,
     };
-    Network { model, adapter: Some(adapter), kernels, dropout: None }
+    Network { adapter: Some(adapter), ..Network::new(model, kernels) }
 }
 
 /// Back through the head for a block of rows: adds to the gradients of its output layer, and leaves the

@@ -37,7 +37,7 @@ pub enum Labels<'a> {
 
 impl<'a> Labels<'a> {
     /// Each name.
-    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
         let (names, lines) = match *self {
             Self::Names(names) => (names, ""),
             Self::Lines(lines) => (&[][..], lines),

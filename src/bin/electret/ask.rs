@@ -132,49 +132,68 @@ impl Detect {
                 let found = session.token_logits(HeadKind::Detect, input)?;
                 let tokens: Vec<(Token, f32)> =
                     found.tokens.iter().zip(found.logits).map(|(&t, &x)| (t, sigmoid(x))).collect();
-                self.print(text, tokens.into_iter().filter(|(token, _)| token.special == 0).collect())
+                let tokens: Vec<_> = tokens.into_iter().filter(|(token, _)| token.special == 0).collect();
+                show_detection(text, &tokens, self.threshold, self.asking.output.json)
             })
         })
     }
+}
 
-    fn print(&self, text: &str, tokens: Vec<(Token, f32)>) -> Result<()> {
-        let mut out = std::io::stdout().lock();
-        let part = |token: &Token| text.get(token.start as usize..token.end as usize).unwrap_or_default();
-        if self.asking.output.json {
-            let rows: Vec<Value> = tokens
-                .iter()
-                .map(|(token, p)| {
-                    json!({"text": part(token), "start": token.start, "end": token.end, "replaced": p})
-                })
-                .collect();
-            writeln!(out, "{}", json!({ "tokens": rows }))?;
-            return Ok(());
-        }
-        writeln!(out, "{}", self.marked(text, &tokens))?;
-        for (token, p) in tokens.iter().filter(|(_, p)| *p >= self.threshold) {
-            writeln!(out, "  {:5.1} %  {}  (bytes {}..{})", p * 100.0, part(token), token.start, token.end)?;
-        }
-        Ok(())
+/// Shows how likely each token of a text is to be a replacement.
+pub fn show_detection(text: &str, tokens: &[(Token, f32)], threshold: f32, json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let part = |token: &Token| text.get(token.start as usize..token.end as usize).unwrap_or_default();
+    if json {
+        let rows: Vec<Value> = tokens
+            .iter()
+            .map(|(token, p)| {
+                json!({"text": part(token), "start": token.start, "end": token.end, "replaced": p})
+            })
+            .collect();
+        writeln!(out, "{}", json!({ "tokens": rows }))?;
+        return Ok(());
     }
+    let suspects = || tokens.iter().filter(|(_, p)| *p >= threshold);
+    writeln!(out, "{}", marked(text, suspects().map(|(token, _)| token)))?;
+    for (token, p) in suspects() {
+        writeln!(out, "  {:5.1} %  {}  (bytes {}..{})", p * 100.0, part(token), token.start, token.end)?;
+    }
+    Ok(())
+}
 
-    /// The text with the suspects between ▸ and ◂, and bold red on a terminal.
-    fn marked(&self, text: &str, tokens: &[(Token, f32)]) -> String {
-        let (open, close) = if is_terminal() { ("\x1b[1;31m▸", "◂\x1b[0m") } else { ("▸", "◂") };
-        let mut marked = String::new();
-        let mut done = 0;
-        for (token, _) in tokens.iter().filter(|(_, p)| *p >= self.threshold) {
-            let (start, end) = (token.start as usize, token.end as usize);
-            if start >= done {
-                marked.push_str(&text[done..start]);
-                marked.push_str(open);
-                marked.push_str(&text[start..end]);
-                marked.push_str(close);
-                done = end;
-            }
+/// The text with the suspects between ▸ and ◂, and bold red on a terminal.
+fn marked<'t>(text: &str, suspects: impl Iterator<Item = &'t Token>) -> String {
+    let (open, close) = if is_terminal() { ("\x1b[1;31m▸", "◂\x1b[0m") } else { ("▸", "◂") };
+    let mut marked = String::new();
+    let mut done = 0;
+    for token in suspects {
+        let (start, end) = (token.start as usize, token.end as usize);
+        if start >= done {
+            marked.push_str(&text[done..start]);
+            marked.push_str(open);
+            marked.push_str(&text[start..end]);
+            marked.push_str(close);
+            done = end;
         }
-        marked.push_str(&text[done..]);
-        marked
     }
+    marked.push_str(&text[done..]);
+    marked
+}
+
+/// Shows the probability of each label, the likeliest first.
+pub fn show_labels(mut rows: Vec<(&str, f32)>, json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+    if json {
+        let scores: serde_json::Map<String, Value> =
+            rows.iter().map(|&(label, p)| (label.to_owned(), json!(p))).collect();
+        writeln!(out, "{}", json!({ "label": rows.first().map(|row| row.0), "scores": scores }))?;
+    } else {
+        for (label, p) in rows {
+            writeln!(out, "{:5.1} %  {label}", p * 100.0)?;
+        }
+    }
+    Ok(())
 }
 
 impl Classify {
@@ -183,30 +202,18 @@ impl Classify {
             each_text(&self.text, |text| {
                 let truncate = self.asking.truncate;
                 let input = Input { text, pair: self.pair.as_deref(), truncate };
-                let mut out = std::io::stdout().lock();
                 if session.label_count(HeadKind::Regress).is_ok() {
                     let value = session.regress(input)?;
                     if self.asking.output.json {
-                        writeln!(out, "{}", json!({ "value": value }))?;
+                        say!("{}", json!({ "value": value }));
                     } else {
-                        writeln!(out, "{value:.4}")?;
+                        say!("{value:.4}");
                     }
                     return Ok(());
                 }
                 let labels = session.label_names(HeadKind::Classify)?;
                 let scores = session.classify(input)?;
-                let mut rows: Vec<(&str, f32)> = labels.zip(scores.iter().copied()).collect();
-                rows.sort_by(|a, b| b.1.total_cmp(&a.1));
-                if self.asking.output.json {
-                    let scores: serde_json::Map<String, Value> =
-                        rows.iter().map(|&(label, p)| (label.to_owned(), json!(p))).collect();
-                    writeln!(out, "{}", json!({ "label": rows[0].0, "scores": scores }))?;
-                } else {
-                    for (label, p) in rows {
-                        writeln!(out, "{:5.1} %  {label}", p * 100.0)?;
-                    }
-                }
-                Ok(())
+                show_labels(labels.zip(scores.iter().copied()).collect(), self.asking.output.json)
             })
         })
     }

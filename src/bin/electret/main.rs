@@ -10,6 +10,8 @@ macro_rules! say {
 
 mod ask;
 mod bench;
+#[cfg(feature = "board")]
+mod board;
 mod convert;
 mod inspect;
 mod merge;
@@ -51,6 +53,8 @@ enum Verb {
     Tune(tune::Tune),
     Merge(merge::Merge),
     Evaluate(tune::Evaluate),
+    #[cfg(feature = "board")]
+    Board(board::Board),
     #[cfg(feature = "train")]
     Corpus(train::CorpusVerb),
     #[cfg(feature = "train")]
@@ -161,6 +165,8 @@ fn main() -> ExitCode {
         Verb::Tune(verb) => verb.run(),
         Verb::Merge(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
+        #[cfg(feature = "board")]
+        Verb::Board(verb) => verb.run(),
         #[cfg(feature = "train")]
         Verb::Corpus(verb) => verb.run(),
         #[cfg(feature = "train")]

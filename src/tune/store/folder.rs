@@ -28,6 +28,7 @@ impl FolderStore {
         place.index()?;
         Ok(self.folder.join(match place {
             Place::Active => "active".to_owned(),
+            Place::Slot => "slot".to_owned(),
             Place::Tuner => "tuner.state".to_owned(),
             Place::Guard => "guard.state".to_owned(),
             Place::Adapter(number) => format!("{number}.adapter"),

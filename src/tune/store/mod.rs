@@ -30,13 +30,15 @@ pub enum Place {
     Guard,
     /// An adapter, 0..[`Place::ADAPTERS`].
     Adapter(u8),
+    /// Which of several slots holds the model that runs.
+    Slot,
 }
 
 impl Place {
     /// How many adapters a store holds.
     pub const ADAPTERS: u8 = 13;
     /// How many places there are.
-    pub(crate) const COUNT: usize = 3 + Self::ADAPTERS as usize;
+    pub(crate) const COUNT: usize = 4 + Self::ADAPTERS as usize;
 
     /// 0..[`Place::COUNT`].
     pub(crate) fn index(self) -> Result<u8, Error> {
@@ -44,6 +46,7 @@ impl Place {
             Self::Active => Ok(0),
             Self::Tuner => Ok(1),
             Self::Guard => Ok(2),
+            Self::Slot => Ok(3 + Self::ADAPTERS),
             Self::Adapter(number) if number < Self::ADAPTERS => Ok(3 + number),
             Self::Adapter(_) => {
                 Err(Error::InvalidSetting { field: "adapter", range: "a number below Place::ADAPTERS" })
@@ -109,7 +112,7 @@ pub trait Store {
     /// # Errors
     /// As [`Store::put`].
     fn activate(&mut self, number: Option<u8>) -> Result<(), Error> {
-        self.put(Place::Active, &Active(number))
+        self.put(Place::Active, &Chosen(number))
     }
 
     /// Which adapter is active.
@@ -117,12 +120,23 @@ pub trait Store {
     /// # Errors
     /// As [`Store::get`].
     fn active(&mut self) -> Result<Option<u8>, Error> {
-        let mut last = Active::NONE;
-        self.get(Place::Active, &mut |piece| {
-            last = piece.last().copied().unwrap_or(last);
-            Ok(())
-        })?;
-        Ok(Some(last).filter(|&number| number != Active::NONE))
+        chosen(self, Place::Active)
+    }
+
+    /// Says which slot holds the model that runs from the next boot on.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    fn choose_slot(&mut self, slot: u8) -> Result<(), Error> {
+        self.put(Place::Slot, &Chosen(Some(slot)))
+    }
+
+    /// Which slot that is; `None` if it was never said.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn slot(&mut self) -> Result<Option<u8>, Error> {
+        chosen(self, Place::Slot)
     }
 
     /// Keeps a tuner's state as of its last step.
@@ -172,19 +186,29 @@ fn restored(
     if there { result.map(|()| true) } else { Ok(false) }
 }
 
-/// Which adapter is active: a payload of four bytes, the number last.
-struct Active(Option<u8>);
+/// A choice that is kept: a payload of four bytes, the number last.
+struct Chosen(Option<u8>);
 
-impl Active {
+impl Chosen {
     const NONE: u8 = u8::MAX;
 }
 
-impl Document for Active {
+impl Document for Chosen {
     const KIND: FileKind = FileKind::Active;
 
     fn payload(&self, take: &mut Take<'_>) -> Result<(), Error> {
         take(&[0, 0, 0, self.0.unwrap_or(Self::NONE)])
     }
+}
+
+/// The choice that is kept in a place.
+fn chosen(store: &mut (impl Store + ?Sized), place: Place) -> Result<Option<u8>, Error> {
+    let mut last = Chosen::NONE;
+    store.get(place, &mut |piece| {
+        last = piece.last().copied().unwrap_or(last);
+        Ok(())
+    })?;
+    Ok(Some(last).filter(|&number| number != Chosen::NONE))
 }
 
 /// Something that hands out the same document again and again.

@@ -1,0 +1,76 @@
+//! A lesson in classification: examples over the line, what they taught into the store.
+
+use electret::link::Command;
+use electret::text::Input;
+use electret::tune::store::Store;
+use electret::tune::{Settings, Target, Task};
+use electret::{Strategy, Tuner};
+use heapless::{String, Vec};
+
+use crate::answers::Running;
+use crate::line::Refusal;
+
+/// Most labels.
+const LABELS: usize = 32;
+
+/// What is to be learned, and how.
+pub struct Lesson {
+    labels: String<512>,
+    strategy: Strategy,
+    learning_rate: f32,
+}
+
+impl Lesson {
+    /// From a request to teach: labels a line each, a strategy as [`Strategy::parse`] reads it.
+    pub fn read(labels: &str, strategy: &str, learning_rate: f32) -> Result<Self, Refusal> {
+        let labels = String::try_from(labels).map_err(|_| Refusal::Because("labels: at most 512 bytes"))?;
+        if labels.lines().count() > LABELS {
+            return Err(Refusal::Because("labels: at most 32"));
+        }
+        let strategy = Strategy::parse(strategy)
+            .ok_or(Refusal::Because("strategy: head, bias, words:RANK or lora:RANK:LAYERS, joined by +"))?;
+        Ok(Self { labels, strategy, learning_rate })
+    }
+
+    pub fn names(&self) -> Vec<&str, LABELS> {
+        self.labels.lines().take(LABELS).collect()
+    }
+
+    /// A tuner for it, for the longest sequence of the running model's plan that fits into the memory.
+    pub fn tuner<'a>(
+        &self,
+        running: Running,
+        memory: &'a mut [u8],
+        names: &'a [&'a str],
+    ) -> Result<Tuner<'a, 'a>, Refusal> {
+        let config = running.model.config();
+        let bytes = |tokens| electret::TuningPlan::new(config, tokens, self.strategy, names.len()).bytes();
+        let tokens = (2..=running.plan.tokens).rev().find(|&tokens| bytes(tokens) <= memory.len());
+        let tokens = tokens.unwrap_or(running.plan.tokens);
+        let settings = Settings { learning_rate: self.learning_rate, ..Settings::default() };
+        let task = Task::classify(names);
+        Ok(Tuner::new(running.model, memory, tokens, task, self.strategy, settings)?)
+    }
+}
+
+/// Learns from an example, or takes a step: the loss, if there is one.
+pub fn learn(tuner: &mut Tuner<'_, '_>, command: Command<'_>) -> Result<Option<f32>, Refusal> {
+    match command {
+        Command::Learn { text, label } => {
+            let input = Input { truncate: true, ..text.into() };
+            Ok(Some(tuner.learn(input, Target::Class(label.into()))?))
+        }
+        _ => {
+            tuner.step();
+            Ok(None)
+        }
+    }
+}
+
+/// Keeps the tuner's state, then what it has learned, then the choice of it. Wherever that is cut short, the
+/// adapter of before answers, or the new one.
+pub fn commit(tuner: &Tuner<'_, '_>, store: &mut impl Store, adapter: u8) -> Result<(), Refusal> {
+    store.checkpoint(tuner)?;
+    store.save(adapter, &tuner.adapter())?;
+    Ok(store.activate(Some(adapter))?)
+}

@@ -1,0 +1,289 @@
+//! The firmware of every board: a model in flash that answers and learns over a serial line.
+//!
+//! A board hands over what is its own: a serial line, a flash for what is learned, slots for models, three
+//! buffers and a few functions ([`Board`]). [`Board::serve`] does the rest: it opens the model of the slot that
+//! was chosen, and answers one [`Request`](electret::link::Request) after another. Nothing here allocates, and no
+//! request makes it panic: what cannot be done is answered with why.
+
+#![no_std]
+#![deny(missing_docs)]
+#![cfg_attr(not(feature = "qemu"), forbid(unsafe_code))]
+
+mod answers;
+mod lesson;
+mod line;
+#[cfg(feature = "qemu")]
+pub mod qemu;
+mod update;
+
+pub use update::{NoSlots, Slots};
+
+use electret::kernels;
+use electret::link::{About, Answer, Command, Request, VERSION};
+use electret::tune::store::{Place, Store};
+use electret::{Adapter, Error, Model, Tuner};
+use embedded_io::{Read, Write};
+
+use answers::Running;
+use lesson::Lesson;
+use line::{Line, Refusal, Reply};
+
+/// What a board gives to the firmware.
+pub struct Board<'b, S, P, M> {
+    /// What it is called.
+    pub name: &'static str,
+    /// The serial line. Its `read` sleeps until there is a byte, and gives 0 bytes when the line is closed.
+    pub serial: S,
+    /// Where adapters and choices are kept.
+    pub store: P,
+    /// Where models lie.
+    pub slots: M,
+    /// Memory to answer in: [`Plan::inference`] of the longest sequence that it should take.
+    pub answering: &'b mut [u8],
+    /// Memory to learn in: [`TuningPlan`](electret::TuningPlan); none on a board that only answers.
+    pub learning: &'b mut [u8],
+    /// Memory for the adapter that answers.
+    pub adapter: &'b mut [u8],
+    /// Public key of those whose updates are taken; `None` takes everybody's.
+    pub key: Option<[u8; 32]>,
+    /// Microseconds since some moment.
+    pub clock: fn() -> u64,
+    /// Feeds the watchdog; called between the blocks of rows of a sentence.
+    pub pulse: fn(),
+    /// Bytes of stack in use when it was deepest.
+    pub stack: fn() -> u32,
+}
+
+/// A public key from 64 hexadecimal digits, as a build's environment gives it.
+///
+/// # Panics
+/// While a constant is evaluated, if it is none: then the firmware does not build.
+pub const fn key_from_hex(text: Option<&str>) -> Option<[u8; 32]> {
+    let Some(text) = text else { return None };
+    let text = text.as_bytes();
+    assert!(text.len() == 64, "a public key has 64 hexadecimal digits");
+    let mut key = [0; 32];
+    let mut at = 0;
+    while at < 64 {
+        let digit = match text[at] {
+            digit @ b'0'..=b'9' => digit - b'0',
+            digit @ b'a'..=b'f' => digit - b'a' + 10,
+            _ => panic!("a public key is written with 0 to 9 and a to f"),
+        };
+        key[at / 2] = key[at / 2] << 4 | digit;
+        at += 1;
+    }
+    Some(key)
+}
+
+/// Why [`Board::serve`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Another model was installed: serve again.
+    Installed,
+    /// The line is closed.
+    Closed,
+}
+
+/// What ends a run of requests that share a tuner.
+enum Next {
+    End(Outcome),
+    Teach(u16, Lesson),
+    Forget,
+}
+
+impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
+    /// Answers requests until another model is installed or the line is closed.
+    ///
+    /// # Errors
+    /// Those of the line.
+    pub fn serve(&mut self) -> Result<Outcome, S::Error> {
+        let learning = core::mem::take(&mut self.learning);
+        let outcome = self.lessons(learning);
+        self.learning = learning;
+        outcome
+    }
+
+    /// Serves with a tuner in `learning` from a request to teach until the next, or until it is to forget.
+    fn lessons(&mut self, learning: &mut [u8]) -> Result<Outcome, S::Error> {
+        let running = self.boot();
+        let mut line = Line::default();
+        let mut next = self.attend(&mut line, running, None)?;
+        loop {
+            next = match next {
+                Next::End(outcome) => return Ok(outcome),
+                Next::Forget => self.attend(&mut line, running, None)?,
+                Next::Teach(number, lesson) => {
+                    let names = lesson.names();
+                    let tuner = running.map_err(Refusal::from).and_then(|running| {
+                        let mut tuner = lesson.tuner(running, learning, &names)?;
+                        // A checkpoint of another lesson is none of this one's.
+                        let _ = self.store.resume(&mut tuner);
+                        Ok(tuner.with_pulse(self.pulse))
+                    });
+                    let (mut tuner, result) = match tuner {
+                        Ok(tuner) => (Some(tuner), Ok(())),
+                        Err(refusal) => (None, Err(refusal)),
+                    };
+                    Reply::new(&mut self.serial, number).close(result)?;
+                    self.attend(&mut line, running, tuner.as_mut())?
+                }
+            };
+        }
+    }
+
+    /// Opens the model of the chosen slot, or of the other one if that does not open.
+    fn boot(&mut self) -> Result<Running, Error> {
+        let chosen = self.store.slot().ok().flatten().unwrap_or(0);
+        let open = |slot| Running::open(slot, self.slots.read(slot), self.answering.len());
+        open(chosen).or_else(|error| open(u8::from(chosen == 0)).map_err(|_| error))
+    }
+
+    /// Answers requests, with what the tuner has learned if there is one.
+    fn attend(
+        &mut self,
+        line: &mut Line,
+        running: Result<Running, Error>,
+        mut tuner: Option<&mut Tuner<'_, '_>>,
+    ) -> Result<Next, S::Error> {
+        // What was said to the last request that taught something, in case it comes again.
+        let mut told: Option<(u16, Option<f32>)> = None;
+        loop {
+            let Some(length) = line.receive(&mut self.serial)? else { return Ok(Next::End(Outcome::Closed)) };
+            let Some(Request { number, command }) = line.request(length) else { continue };
+            let mut reply = Reply::new(&mut self.serial, number);
+            let mut end = None;
+            let result = match command {
+                Command::Info => {
+                    reply.say(Answer::Board(about(self.name, running, self.store.active().ok().flatten())));
+                    Ok(())
+                }
+                Command::Plan => {
+                    let plan = running.map_or(0, |running| running.plan.bytes());
+                    for (name, bytes) in [
+                        ("model", running.map_or(0, |running| running.model.bytes())),
+                        ("answering, planned", plan),
+                        ("answering, at hand", self.answering.len()),
+                        ("learning, planned", tuner.as_ref().map_or(0, |tuner| tuner.plan().bytes())),
+                        ("adapter, at hand", self.adapter.len()),
+                        ("stack, deepest", (self.stack)() as usize),
+                    ] {
+                        reply.figure(name, bytes as u64);
+                    }
+                    Ok(())
+                }
+                Command::Teach { labels, strategy, learning_rate } => {
+                    match Lesson::read(labels, strategy, learning_rate) {
+                        Ok(lesson) => return Ok(Next::Teach(number, lesson)),
+                        Err(refusal) => Err(refusal),
+                    }
+                }
+                Command::Learn { .. } | Command::Step => match (&mut tuner, told) {
+                    (_, Some((last, loss))) if last == number => {
+                        loss.into_iter().for_each(|loss| reply.say(Answer::Loss(loss)));
+                        Ok(())
+                    }
+                    (None, _) => Err(Refusal::Because("no lesson: teach first")),
+                    (Some(tuner), _) => lesson::learn(tuner, command).map(|loss| {
+                        told = Some((number, loss));
+                        loss.into_iter().for_each(|loss| reply.say(Answer::Loss(loss)));
+                    }),
+                },
+                Command::Commit { adapter } => match &tuner {
+                    None => Err(Refusal::Because("no lesson: teach first")),
+                    Some(tuner) => lesson::commit(tuner, &mut self.store, adapter),
+                },
+                Command::Rollback => {
+                    end = Some(Next::Forget);
+                    Ok(())
+                }
+                Command::Adapters => adapters(&mut self.store, &mut reply),
+                Command::Activate(adapter) => activate(&mut self.store, running, self.adapter, adapter),
+                Command::Slots | Command::Checksum { .. } | Command::Write { .. } | Command::Install { .. } => {
+                    let update = update::Update {
+                        slots: &mut self.slots,
+                        store: &mut self.store,
+                        running: running.ok(),
+                        key: self.key,
+                    };
+                    update.handle(command, &mut reply).map(|installed| {
+                        if installed {
+                            end = Some(Next::End(Outcome::Installed));
+                        }
+                    })
+                }
+                _ => running.map_err(Refusal::from).and_then(|running| {
+                    let adapter = match &tuner {
+                        Some(tuner) => Some(tuner.adapter()),
+                        None => active(&mut self.store, &running.model, self.adapter)?,
+                    };
+                    let session = running.session(self.answering)?.with_pulse(self.pulse);
+                    answers::answer(session.with_adapter(adapter)?, command, self.clock, &mut reply)
+                }),
+            };
+            reply.close(result)?;
+            if let Some(end) = end {
+                return Ok(end);
+            }
+        }
+    }
+}
+
+fn about(board: &'static str, running: Result<Running, Error>, adapter: Option<u8>) -> About<'static> {
+    About {
+        protocol: VERSION,
+        board,
+        firmware: env!("CARGO_PKG_VERSION"),
+        model: running.map_or("", |running| running.model.root().provenance.name.as_str()),
+        kernels: kernels::best().name,
+        tokens: running.map_or(0, |running| running.plan.tokens as u16),
+        adapter,
+        slot: running.map_or(0, |running| running.slot),
+    }
+}
+
+/// The adapter that the store says is active.
+fn active<'b>(
+    store: &mut impl Store,
+    model: &Model<'_>,
+    buffer: &'b mut [u8],
+) -> Result<Option<Adapter<'b>>, Error> {
+    match store.active()? {
+        Some(number) => store.adapter(number, model, buffer),
+        None => Ok(None),
+    }
+}
+
+/// Says which adapters there are.
+fn adapters<S: Write>(store: &mut impl Store, reply: &mut Reply<'_, S>) -> Result<(), Refusal> {
+    for number in 0..Place::ADAPTERS {
+        let mut bytes = 0;
+        if store.get(Place::Adapter(number), &mut |piece| {
+            bytes += piece.len() as u64;
+            Ok(())
+        })? {
+            let mut name = heapless::String::<16>::new();
+            let _ = core::fmt::write(&mut name, format_args!("adapter {number}"));
+            reply.figure(&name, bytes);
+        }
+    }
+    if let Some(number) = store.active()? {
+        reply.figure("active", number.into());
+    }
+    Ok(())
+}
+
+/// Lets an adapter answer, if it is there and the model's own.
+fn activate(
+    store: &mut impl Store,
+    running: Result<Running, Error>,
+    buffer: &mut [u8],
+    number: Option<u8>,
+) -> Result<(), Refusal> {
+    if let Some(number) = number
+        && store.adapter(number, &running?.model, buffer)?.is_none()
+    {
+        return Err(Refusal::Because("there is no adapter of that number"));
+    }
+    Ok(store.activate(number)?)
+}

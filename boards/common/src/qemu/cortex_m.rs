@@ -1,0 +1,161 @@
+//! Arm's MPS2 and MPS3 boards: the CMSDK UART, SysTick, and the stack that `cortex-m-rt` has painted.
+
+use core::convert::Infallible;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use cortex_m::peripheral::SYST;
+use cortex_m::peripheral::syst::SystClkSource;
+use electret::tune::store::FlashStore;
+use embedded_io::{ErrorType, Read, Write};
+use embedded_storage::nor_flash::ReadNorFlash;
+
+use super::{FileFlash, FileSlots, fail};
+use crate::Board;
+
+/// The UART's registers: data, state, control.
+pub struct Uart(*mut u32);
+
+impl Uart {
+    const STATE: usize = 1;
+    const CONTROL: usize = 2;
+    const DIVIDER: usize = 4;
+    const TRANSMIT_FULL: u32 = 1;
+    const RECEIVE_FULL: u32 = 2;
+    /// Looks for a byte before it sleeps until the next tick.
+    const LOOKS: usize = 20_000;
+
+    /// Switches it on.
+    ///
+    /// # Safety
+    /// A CMSDK UART is at `base`, and nobody else uses it.
+    pub unsafe fn new(base: usize) -> Self {
+        let uart = Self(base as *mut u32);
+        uart.write(Self::DIVIDER, 16);
+        uart.write(Self::CONTROL, 3);
+        uart
+    }
+
+    fn read(&self, register: usize) -> u32 {
+        // SAFETY: `new` was promised that the registers are there.
+        unsafe { self.0.add(register).read_volatile() }
+    }
+
+    fn write(&self, register: usize, value: u32) {
+        // SAFETY: as in `read`.
+        unsafe { self.0.add(register).write_volatile(value) };
+    }
+
+    fn has_byte(&self) -> bool {
+        self.read(Self::STATE) & Self::RECEIVE_FULL != 0
+    }
+}
+
+impl ErrorType for Uart {
+    type Error = Infallible;
+}
+
+impl Read for Uart {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+        let Some(place) = buffer.first_mut() else { return Ok(0) };
+        while !(0..Self::LOOKS).any(|_| self.has_byte()) {
+            cortex_m::asm::wfi();
+        }
+        *place = Uart::read(self, 0) as u8;
+        Ok(1)
+    }
+}
+
+impl Write for Uart {
+    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
+        for &byte in buffer {
+            while Uart::read(self, Self::STATE) & Self::TRANSMIT_FULL != 0 {}
+            Uart::write(self, 0, byte.into());
+        }
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// Milliseconds since the timer was started.
+static TICKS: AtomicU32 = AtomicU32::new(0);
+
+/// To be called by the board's SysTick handler.
+pub fn tick() {
+    // One core, and nobody else writes.
+    TICKS.store(TICKS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+}
+
+/// Lets SysTick fire every millisecond of a clock of so many Hz.
+pub fn start_ticks(timer: &mut SYST, hz: u32) {
+    timer.set_clock_source(SystClkSource::Core);
+    timer.set_reload(hz / 1000 - 1);
+    timer.clear_current();
+    timer.enable_interrupt();
+    timer.enable_counter();
+}
+
+/// Microseconds since then, in steps of a millisecond.
+pub fn micros() -> u64 {
+    u64::from(TICKS.load(Ordering::Relaxed)) * 1000
+}
+
+unsafe extern "C" {
+    static _stack_start: u32;
+    static _stack_end: u32;
+}
+
+/// What `cortex-m-rt` paints the stack with.
+const PAINT: u32 = 0xcccc_cccc;
+
+/// Bytes of stack in use when it was deepest.
+pub fn stack_depth() -> u32 {
+    let (mut place, top) = (&raw const _stack_end, &raw const _stack_start);
+    // SAFETY: between the two lies the stack; only its end that was never used is read.
+    while place < top && unsafe { place.read_volatile() } == PAINT {
+        place = place.wrapping_add(1);
+    }
+    (top as u32).wrapping_sub(place as u32)
+}
+
+/// What differs between the machines.
+pub struct Machine {
+    /// The board's name.
+    pub name: &'static str,
+    /// Where its first UART is.
+    pub uart: usize,
+    /// The processor's clock.
+    pub hz: u32,
+    /// Where its slots are.
+    pub slots: FileSlots,
+    /// As in [`Board`].
+    pub answering: &'static mut [u8],
+    /// As in [`Board`].
+    pub learning: &'static mut [u8],
+    /// As in [`Board`].
+    pub adapter: &'static mut [u8],
+    /// As in [`Board`].
+    pub key: Option<[u8; 32]>,
+}
+
+/// Serves for ever.
+pub fn run(machine: Machine) -> ! {
+    let Machine { name, uart, hz, slots, answering, learning, adapter, key } = machine;
+    let Some(mut peripherals) = cortex_m::Peripherals::take() else {
+        fail(format_args!("{name}: started twice"));
+    };
+    start_ticks(&mut peripherals.SYST, hz);
+    let flash = FileFlash::open().unwrap_or_else(|error| fail(format_args!("{name}: flash.bin: {error:?}")));
+    let range = 0..flash.capacity() as u32;
+    let store = FlashStore::open(flash, range).unwrap_or_else(|error| fail(format_args!("{name}: {error}")));
+    // SAFETY: the machine says so, and only this board is made of it.
+    let serial = unsafe { Uart::new(uart) };
+    let (clock, pulse, stack) = (micros as fn() -> u64, (|| ()) as fn(), stack_depth as fn() -> u32);
+    let mut board =
+        Board { name, serial, store, slots, answering, learning, adapter, key, clock, pulse, stack };
+    loop {
+        let Ok(_) = board.serve();
+    }
+}

@@ -1,0 +1,117 @@
+//! Another model, or an adapter, over the line: into the slot that does not run, and only then in charge.
+//!
+//! The host writes in pieces and may stop anywhere: it asks for the checksum of what is there and goes on behind
+//! what agrees. Nothing counts until [`Command::Install`], which checks length, checksum, signature and the file
+//! itself, and then makes one choice in the store, which is written whole or not at all.
+
+use ed25519_dalek::{Signature, VerifyingKey};
+use electret::link::{Answer, Command, Install};
+use electret::tune::store::Store;
+use electret::{Adapter, Error, Model};
+use embedded_io::Write;
+
+use crate::answers::Running;
+use crate::line::{Refusal, Reply};
+
+/// Two places for models, in memory that can be read as it is.
+pub trait Slots {
+    /// What lies in a slot, all of it. Slots are numbered 0 and 1; a board with one has an empty second.
+    fn read(&self, slot: u8) -> &'static [u8];
+
+    /// Writes to a slot that is not in use, erasing what begins within the range. Offsets come in order.
+    ///
+    /// # Errors
+    /// [`Error::StoreFailed`].
+    fn write(&mut self, slot: u8, offset: u32, data: &[u8]) -> Result<(), Error>;
+}
+
+/// The slots of a board whose one model came with the firmware.
+#[derive(Clone, Copy, Debug)]
+pub struct NoSlots(
+    /// The model's file.
+    pub &'static [u8],
+);
+
+impl Slots for NoSlots {
+    fn read(&self, slot: u8) -> &'static [u8] {
+        if slot == 0 { self.0 } else { &[] }
+    }
+
+    fn write(&mut self, _: u8, _: u32, _: &[u8]) -> Result<(), Error> {
+        Err(Error::StoreFailed)
+    }
+}
+
+/// What an update needs.
+pub struct Update<'u, M, P> {
+    pub slots: &'u mut M,
+    pub store: &'u mut P,
+    pub running: Option<Running>,
+    pub key: Option<[u8; 32]>,
+}
+
+impl<M: Slots, P: Store> Update<'_, M, P> {
+    /// Does what a command says; whether another model runs from now on.
+    pub fn handle<S: Write>(
+        self,
+        command: Command<'_>,
+        reply: &mut Reply<'_, S>,
+    ) -> Result<bool, Refusal> {
+        let slot = self.running.map_or(0, |running| 1 - running.slot.min(1));
+        let room = self.slots.read(slot);
+        match command {
+            Command::Slots => {
+                reply.figure("free slot", slot.into());
+                reply.figure("its bytes", room.len() as u64);
+            }
+            Command::Checksum { bytes } => reply.figure("crc", checksum(part(room, bytes)?).into()),
+            Command::Write { offset, data } => {
+                let end = offset.checked_add(data.len() as u32).ok_or(TOO_LARGE)?;
+                part(room, end)?;
+                self.slots.write(slot, offset, data)?;
+            }
+            Command::Install { kind, bytes, crc, signature } => {
+                let file = part(room, bytes)?;
+                let found = checksum(file);
+                if found != crc {
+                    reply.say(Answer::Figure { name: "crc", value: found.into() });
+                    return Err(Refusal::Because("what was written is not what was sent: write it again"));
+                }
+                self.check_signature(file, signature)?;
+                match kind {
+                    Install::Model => {
+                        Model::open(file)?;
+                        self.store.choose_slot(slot)?;
+                        return Ok(true);
+                    }
+                    Install::Adapter(number) => {
+                        let model = self.running.ok_or(Refusal::Because("no model runs"))?.model;
+                        self.store.save(number, &Adapter::open(file, &model)?)?;
+                    }
+                }
+            }
+            _ => return Err(Refusal::Because("unknown command")),
+        }
+        Ok(false)
+    }
+
+    /// Ed25519 over the file, where the board has a key.
+    fn check_signature(&self, file: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+        let Some(key) = self.key else { return Ok(()) };
+        let key = VerifyingKey::from_bytes(&key).map_err(|_| Refusal::Because("the board's key is none"))?;
+        let signature = Signature::from_slice(signature)
+            .map_err(|_| Refusal::Because("signature: this board takes signed updates only"))?;
+        key.verify_strict(file, &signature)
+            .map_err(|_| Refusal::Because("signature: it was not made with the key that this board trusts"))
+    }
+}
+
+const TOO_LARGE: Refusal = Refusal::Because("the free slot is smaller than that");
+
+fn part(room: &'static [u8], bytes: u32) -> Result<&'static [u8], Refusal> {
+    room.get(..bytes as usize).ok_or(TOO_LARGE)
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    crc::Crc::<u32, crc::Table<1>>::new(&crc::CRC_32_ISCSI).checksum(bytes)
+}

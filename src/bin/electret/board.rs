@@ -1,0 +1,488 @@
+//! Boards: their firmware, and what one asks of it over a serial line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use electret::board::{BOARDS, Board as Known, Client, Emulator, build, update};
+use electret::evaluate::{LabelNames, Labelled};
+use electret::kernels::lanes::sigmoid;
+use electret::link::{Answer, Command, Install, VERSION};
+use electret::text::Token;
+use electret::tune::Target;
+use electret::weights::AlignedBytes;
+use electret::{HeadKind, Model, Plan, Session};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::ask::{show_detection, show_labels};
+use super::{ModelFile, Output, each_text};
+
+/// Builds, runs and talks to boards.
+///
+/// Example: electret board run qemu-mps3-an547
+#[derive(Args)]
+pub struct Board {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    List(List),
+    Build(Build),
+    Run(Run),
+    Talk(Talk),
+}
+
+/// Which boards are there?
+#[derive(Args)]
+struct List {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Where the firmware is.
+#[derive(Args)]
+struct Source {
+    /// The folder boards of a clone of electret.
+    #[arg(long, default_value = "boards", value_name = "FOLDER")]
+    boards: PathBuf,
+}
+
+/// Builds the firmware of a board and says what it weighs.
+///
+/// Example: electret board build qemu-mps2-an500
+#[derive(Args)]
+struct Build {
+    /// The board, or all.
+    board: String,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Builds an emulated board, starts it and compares what it says with this computer.
+///
+/// Example: electret board run qemu-mps2-an500 --model small.electret
+#[derive(Args)]
+struct Run {
+    /// The board.
+    board: String,
+    /// One text a line; without it ten sentences.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFile,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Talks to a board over a serial line, or to an emulated one.
+///
+/// Example: electret board talk /dev/ttyACM0 detect "The cat sat on the banana."
+#[derive(Args)]
+struct Talk {
+    /// A serial port, such as /dev/ttyACM0 or COM3, or the name of an emulated board.
+    place: String,
+    #[command(subcommand)]
+    what: What,
+    /// Bits a second of a serial port.
+    #[arg(long, default_value_t = 115_200)]
+    baud: u32,
+    /// Seconds of silence after which a board is asked again.
+    #[arg(long, default_value_t = 60)]
+    timeout: u64,
+    /// The folder that is an emulated board's flash; without it target/boards/NAME.
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Who is there?
+    Info,
+    /// What memory has it, and how deep was the stack?
+    Plan,
+    /// Does the model give the logits that it was shipped with?
+    SelfTest,
+    /// How long takes a sequence of so many tokens?
+    Bench {
+        /// Tokens, special ones included.
+        #[arg(default_value_t = 32)]
+        tokens: u16,
+    },
+    /// Which words do not belong?
+    Detect {
+        /// The text, or - for one a line from stdin.
+        text: String,
+        /// Tokens at least so likely to be replaced are marked.
+        #[arg(long, default_value_t = 0.5)]
+        threshold: f32,
+    },
+    /// Which label has the text?
+    Classify {
+        /// The text, or - for one a line from stdin.
+        text: String,
+    },
+    /// Which label has each word?
+    Tag {
+        /// The text, or - for one a line from stdin.
+        text: String,
+    },
+    /// Learns examples and keeps what they taught.
+    Learn {
+        /// Examples: .tsv with a label and a text in each line.
+        examples: PathBuf,
+        /// The number to keep it under; it answers from then on.
+        #[arg(long, default_value_t = 0)]
+        adapter: u8,
+        /// head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:qkvaio or all], or several joined by +.
+        #[arg(long, default_value = "head+lora:4:2")]
+        strategy: String,
+        /// Times that every example is learned.
+        #[arg(long, default_value_t = 3)]
+        epochs: u32,
+        /// Examples a step.
+        #[arg(long, default_value_t = 4)]
+        batch_size: usize,
+        /// Largest learning rate.
+        #[arg(long, default_value_t = 2e-3)]
+        learning_rate: f32,
+    },
+    /// Which adapters are there?
+    Adapters,
+    /// Lets an adapter answer, or the model alone.
+    Activate {
+        /// Its number, or none.
+        adapter: String,
+    },
+    /// Sends another model, or an adapter, into the slot that does not run, and has it installed.
+    Update {
+        /// An .electret or .adapter file.
+        file: PathBuf,
+        /// The number under which an adapter is kept.
+        #[arg(long, default_value_t = 0)]
+        adapter: u8,
+        /// An Ed25519 signature of the file, 64 bytes, for a board that wants one.
+        #[arg(long, value_name = "FILE")]
+        signature: Option<PathBuf>,
+    },
+}
+
+impl Board {
+    pub fn run(&self) -> Result<()> {
+        match &self.verb {
+            Verb::List(verb) => verb.run(),
+            Verb::Build(verb) => verb.run(),
+            Verb::Run(verb) => verb.run(),
+            Verb::Talk(verb) => verb.run(),
+        }
+    }
+}
+
+fn known(name: &str) -> Result<&'static Known> {
+    Known::find(name).with_context(|| format!("{name}: no such board; electret board list names them"))
+}
+
+impl List {
+    fn run(&self) -> Result<()> {
+        for board in BOARDS {
+            let place = if board.machine.is_some() { "QEMU" } else { "hardware" };
+            if self.output.json {
+                let Known { name, processor, target, .. } = board;
+                say!("{}", json!({"name": name, "processor": processor, "target": target, "runs": place}));
+            } else {
+                say!("{:20} {:20} {:28} {place}", board.name, board.processor, board.target);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Build {
+    fn run(&self) -> Result<()> {
+        let all = self.board == "all";
+        let boards: Vec<&Known> = if all { BOARDS.iter().collect() } else { vec![known(&self.board)?] };
+        for board in boards {
+            let firmware = build(board, &self.source.boards)?;
+            if self.output.json {
+                let path = firmware.path.display().to_string();
+                say!(
+                    "{}",
+                    json!({"name": board.name, "elf": path, "flash": firmware.flash, "ram": firmware.ram})
+                );
+            } else {
+                let kib = |bytes: u64| bytes as f64 / 1024.0;
+                let Known { name, .. } = board;
+                say!(
+                    "{name:20} flash {:7.1} KiB, RAM without stack {:7.1} KiB",
+                    kib(firmware.flash),
+                    kib(firmware.ram)
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an emulated board is asked when nothing else is said.
+const SENTENCES: [&str; 10] = [
+    "The cat sat on the banana and purred.",
+    "He opened the door and walked table the room.",
+    "The king lived in a large castle near the river.",
+    "In 1969, two men walked on the moon.",
+    "Rain fell all night, and the streets were full of purple.",
+    "My sister plays the piano every evening after dinner.",
+    "Zürich, naïve café: déjà vu!",
+    "Water boils at a hundred degrees, said the sleeping.",
+    "ok",
+    "The train to the north leaves at noon, but nobody was on the soup.",
+];
+
+impl Run {
+    fn run(&self) -> Result<()> {
+        let board = known(&self.board)?;
+        let bytes = self.model.bytes()?;
+        let model = Model::open(bytes.as_slice())?;
+        let texts = match &self.text {
+            None => SENTENCES.map(str::to_owned).to_vec(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+                text.lines().map(str::to_owned).collect()
+            }
+        };
+        let firmware = build(board, &self.source.boards)?;
+        let folder = firmware.path.with_extension("run");
+        let file = &bytes.as_slice()[..model.bytes()];
+        let (_emulator, mut client) = Emulator::start(board, &firmware.path, &folder, Some(file))?;
+        introduce(&mut client, self.output.json)?;
+        let test = client.ask(Command::SelfTest)?;
+        ensure!(
+            test.figure("same bits")? == 1,
+            "the board's self-test gives other bits than the model was shipped with"
+        );
+        let tokens = client.ask(Command::Info)?.board()?.tokens.into();
+        let mut arena = AlignedBytes::zeroed(Plan::inference(model.config(), tokens).bytes());
+        let mut session = Session::new(model, arena.as_mut_slice(), tokens)?;
+        for text in &texts {
+            let answers = client.ask(Command::Detect(text)).with_context(|| text.clone())?;
+            let found = session.token_logits(HeadKind::Detect, text.as_str().into())?;
+            let here = found.tokens.iter().zip(found.logits).filter(|(token, _)| token.special == 0);
+            let here = here.map(|(token, logit)| (token.start, token.end, logit.to_bits()));
+            let there = answers.iter().filter_map(|answer| match answer {
+                Answer::Token { start, end, logit } => Some((start, end, logit.to_bits())),
+                _ => None,
+            });
+            ensure!(here.eq(there), "{text}: the board's logits are other bits than this computer's");
+            show_detection(text, &tokens_of(&answers), 0.5, self.output.json)?;
+        }
+        let plan = client.ask(Command::Plan)?;
+        if !self.output.json {
+            say!("{} texts, each with the bits of this computer; self-test passed", texts.len());
+            say!(
+                "arena {} of {} bytes, stack at the deepest {} bytes",
+                plan.figure("answering, planned")?,
+                plan.figure("answering, at hand")?,
+                plan.figure("stack, deepest")?
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Says who is there, and refuses another protocol.
+fn introduce(client: &mut Client, json: bool) -> Result<()> {
+    let answers = client.ask(Command::Info)?;
+    let about = answers.board()?;
+    ensure!(
+        about.protocol == VERSION,
+        "the board speaks version {} of the protocol, this command {VERSION}",
+        about.protocol
+    );
+    if json {
+        say!(
+            "{}",
+            json!({"board": about.board, "firmware": about.firmware, "model": about.model, "kernels": about.kernels,
+                   "tokens": about.tokens, "adapter": about.adapter, "slot": about.slot})
+        );
+    } else {
+        let adapter = about.adapter.map_or("no adapter".to_owned(), |number| format!("adapter {number}"));
+        let model = if about.model.is_empty() { "no model" } else { about.model };
+        say!(
+            "{}, firmware {}: {model} in slot {}, {adapter}; kernels {}, up to {} tokens",
+            about.board,
+            about.firmware,
+            about.slot,
+            about.kernels,
+            about.tokens
+        );
+    }
+    Ok(())
+}
+
+/// The tokens of a detection, with their probabilities.
+fn tokens_of(answers: &electret::board::Answers) -> Vec<(Token, f32)> {
+    let tokens = answers.iter().filter_map(|answer| match answer {
+        Answer::Token { start, end, logit } => {
+            let mut token = Token::of(0, 0);
+            (token.start, token.end) = (start, end);
+            Some((token, sigmoid(logit)))
+        }
+        _ => None,
+    });
+    tokens.collect()
+}
+
+impl Talk {
+    fn run(&self) -> Result<()> {
+        let (_emulator, client) = self.connect()?;
+        let mut client = client.with_timeout(Duration::from_secs(self.timeout));
+        let json = self.output.json;
+        match &self.what {
+            What::Info => introduce(&mut client, json),
+            What::Plan => show_figures(&mut client, Command::Plan, json),
+            What::SelfTest => show_figures(&mut client, Command::SelfTest, json),
+            What::Bench { tokens } => show_figures(&mut client, Command::Bench { tokens: *tokens }, json),
+            What::Detect { text, threshold } => each_text(text, |text| {
+                show_detection(text, &tokens_of(&client.ask(Command::Detect(text))?), *threshold, json)
+            }),
+            What::Classify { text } => each_text(text, |text| {
+                let answers = client.ask(Command::Classify(text))?;
+                let labels = answers.iter().filter_map(|answer| match answer {
+                    Answer::Label { name, score } => Some((name, score)),
+                    _ => None,
+                });
+                show_labels(labels.collect(), json)
+            }),
+            What::Tag { text } => each_text(text, |text| show_words(&mut client, text, json)),
+            What::Learn { examples, adapter, strategy, epochs, batch_size, learning_rate } => {
+                let lesson = Command::Teach { labels: "", strategy, learning_rate: *learning_rate };
+                learn(&mut client, examples, lesson, *epochs, *batch_size)?;
+                client.ask(Command::Commit { adapter: *adapter })?;
+                show_figures(&mut client, Command::Adapters, json)
+            }
+            What::Adapters => show_figures(&mut client, Command::Adapters, json),
+            What::Activate { adapter } => {
+                let number = match adapter.as_str() {
+                    "none" => None,
+                    number => Some(number.parse().with_context(|| format!("{number}: a number, or none"))?),
+                };
+                client.ask(Command::Activate(number))?;
+                introduce(&mut client, json)
+            }
+            What::Update { file, adapter, signature } => {
+                let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+                let signature = match signature {
+                    Some(path) => std::fs::read(path).with_context(|| path.display().to_string())?,
+                    None => Vec::new(),
+                };
+                let adapter_file = file.extension().is_some_and(|extension| extension == "adapter");
+                let kind = if adapter_file { Install::Adapter(*adapter) } else { Install::Model };
+                let bar = progress_bar(bytes.len() as u64);
+                update(&mut client, &bytes, kind, &signature, |at, _| bar.set_position(at as u64))?;
+                bar.finish();
+                introduce(&mut client, json)
+            }
+        }
+    }
+
+    /// Opens the serial port, or starts the emulated board of that name.
+    fn connect(&self) -> Result<(Option<Emulator>, Client)> {
+        if let Some(board) = Known::find(&self.place) {
+            let firmware = build(board, &self.source.boards)?;
+            let folder = self.folder.clone().unwrap_or_else(|| firmware.path.with_extension("run"));
+            let model = ModelFile { model: None }.bytes()?;
+            let fresh = !folder.join("slot-0.bin").exists();
+            let model = fresh.then(|| model.as_slice());
+            let (emulator, client) = Emulator::start(board, &firmware.path, &folder, model)?;
+            return Ok((Some(emulator), client));
+        }
+        let port = serialport::new(&self.place, self.baud).timeout(Duration::from_millis(200)).open();
+        let port = port.with_context(|| {
+            format!("{}: neither a serial port nor a board of electret board list", self.place)
+        })?;
+        let reader = port.try_clone().with_context(|| self.place.clone())?;
+        Ok((None, Client::new(reader, port)))
+    }
+}
+
+fn show_figures(client: &mut Client, command: Command<'_>, json: bool) -> Result<()> {
+    let answers = client.ask(command)?;
+    let figures = answers.iter().filter_map(|answer| match answer {
+        Answer::Figure { name, value } => Some((name, value)),
+        _ => None,
+    });
+    if json {
+        let all: serde_json::Map<_, _> =
+            figures.map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        say!("{}", serde_json::Value::Object(all));
+    } else {
+        for (name, value) in figures {
+            say!("{value:>12}  {name}");
+        }
+    }
+    Ok(())
+}
+
+fn show_words(client: &mut Client, text: &str, json: bool) -> Result<()> {
+    let answers = client.ask(Command::Tag(text))?;
+    let mut rows = Vec::new();
+    for answer in answers.iter() {
+        let Answer::Word { start, end, label, logit } = answer else { continue };
+        let word = text.get(start as usize..end as usize).unwrap_or_default();
+        if json {
+            rows.push(json!({"text": word, "start": start, "end": end, "tag": label, "logit": logit}));
+        } else {
+            say!("{word}\t{label}\t{logit:.3}");
+        }
+    }
+    if json {
+        say!("{}", json!({ "tags": rows }));
+    }
+    Ok(())
+}
+
+/// Teaches a board what the examples say.
+fn learn(
+    client: &mut Client,
+    examples: &std::path::Path,
+    lesson: Command<'_>,
+    epochs: u32,
+    batch_size: usize,
+) -> Result<()> {
+    ensure!(epochs > 0 && batch_size > 0, "--epochs and --batch-size must be at least 1");
+    let Labelled { labels, examples, .. } = Labelled::read(examples, LabelNames::OfFile)?;
+    let labels = labels.join("\n");
+    let Command::Teach { strategy, learning_rate, .. } = lesson else { bail!("no lesson") };
+    client.ask(Command::Teach { labels: &labels, strategy, learning_rate })?;
+    let bar = progress_bar(u64::from(epochs) * examples.len() as u64);
+    for _ in 0..epochs {
+        for batch in examples.chunks(batch_size) {
+            for example in batch {
+                let Target::Class(label) = example.target() else {
+                    bail!("a board learns labels of texts only")
+                };
+                client.ask(Command::Learn { text: example.input().text, label: label as u16 })?;
+                bar.inc(1);
+            }
+            client.ask(Command::Step)?;
+        }
+    }
+    bar.finish();
+    Ok(())
+}
+
+fn progress_bar(length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
+}

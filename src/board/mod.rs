@@ -1,0 +1,95 @@
+//! Boards from the host's side: which there are, how their firmware is built, how an emulated one is started, and
+//! how one talks to any of them.
+//!
+//! The firmware itself is in `boards/`, a package a board; what it says is in [`link`](crate::link).
+
+mod build;
+mod client;
+mod emulator;
+mod update;
+
+pub use build::{Firmware, build};
+pub use client::{Answers, Client, Failure};
+pub use emulator::Emulator;
+pub use update::update;
+
+/// A board that `boards/` has firmware for.
+#[derive(Clone, Copy, Debug)]
+pub struct Board {
+    /// Its folder in `boards/`.
+    pub name: &'static str,
+    /// Its processor.
+    pub processor: &'static str,
+    /// Rust's name for it.
+    pub target: &'static str,
+    /// How QEMU runs it; `None` for one that has to be flashed.
+    pub machine: Option<Machine>,
+}
+
+/// How QEMU runs a board.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// QEMU's program.
+    pub program: &'static str,
+    /// Its arguments, beside those that every board has.
+    pub arguments: &'static [&'static str],
+    /// Where QEMU puts the files of the slots.
+    pub slots: &'static [u32],
+    /// Bytes of each.
+    pub slot_bytes: u64,
+}
+
+/// All of them.
+pub const BOARDS: &[Board] = &[
+    Board {
+        name: "qemu-mps2-an386",
+        processor: "Cortex-M4",
+        target: "thumbv7em-none-eabihf",
+        machine: Some(Machine {
+            program: "qemu-system-arm",
+            arguments: &["-M", "mps2-an386"],
+            slots: &[0x2100_0000, 0x2140_0000],
+            slot_bytes: 2560 << 10,
+        }),
+    },
+    Board {
+        name: "qemu-mps2-an500",
+        processor: "Cortex-M7",
+        target: "thumbv7em-none-eabihf",
+        machine: Some(Machine {
+            program: "qemu-system-arm",
+            arguments: &["-M", "mps2-an500"],
+            slots: &[0x6000_0000],
+            slot_bytes: 16 << 20,
+        }),
+    },
+    Board {
+        name: "qemu-mps3-an547",
+        processor: "Cortex-M55, Helium",
+        target: "thumbv8m.main-none-eabihf",
+        machine: Some(Machine {
+            program: "qemu-system-arm",
+            arguments: &["-M", "mps3-an547"],
+            slots: &[0x6000_0000, 0x6100_0000],
+            slot_bytes: 16 << 20,
+        }),
+    },
+    Board {
+        name: "qemu-virt-aarch64",
+        processor: "Cortex-A72, NEON",
+        target: "aarch64-unknown-none",
+        machine: Some(Machine {
+            program: "qemu-system-aarch64",
+            arguments: &["-M", "virt", "-cpu", "cortex-a72", "-m", "256", "-nic", "none"],
+            slots: &[0x4800_0000, 0x4900_0000],
+            slot_bytes: 16 << 20,
+        }),
+    },
+];
+
+impl Board {
+    /// The board of that name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        BOARDS.iter().find(|board| board.name == name)
+    }
+}
