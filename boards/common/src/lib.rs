@@ -199,7 +199,10 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                 }
                 Command::Adapters => adapters(&mut self.store, &mut reply),
                 Command::Activate(adapter) => activate(&mut self.store, running, self.adapter, adapter),
-                Command::Slots | Command::Checksum { .. } | Command::Write { .. } | Command::Install { .. } => {
+                Command::Slots
+                | Command::Checksum { .. }
+                | Command::Write { .. }
+                | Command::Install { .. } => {
                     let update = update::Update {
                         slots: &mut self.slots,
                         store: &mut self.store,

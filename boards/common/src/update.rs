@@ -52,11 +52,7 @@ pub struct Update<'u, M, P> {
 
 impl<M: Slots, P: Store> Update<'_, M, P> {
     /// Does what a command says; whether another model runs from now on.
-    pub fn handle<S: Write>(
-        self,
-        command: Command<'_>,
-        reply: &mut Reply<'_, S>,
-    ) -> Result<bool, Refusal> {
+    pub fn handle<S: Write>(self, command: Command<'_>, reply: &mut Reply<'_, S>) -> Result<bool, Refusal> {
         let slot = self.running.map_or(0, |running| 1 - running.slot.min(1));
         let room = self.slots.read(slot);
         match command {

@@ -8,8 +8,8 @@ use cortex_m::singleton;
 use cortex_m_rt::{ExceptionFrame, entry, exception};
 use electret::Arena;
 use electret_board::key_from_hex;
-use electret_board::qemu::cortex_m::{Machine, run, tick};
-use electret_board::qemu::{FileSlots, fail};
+use electret_board::qemu::cortex_m::{Uart, micros, tick};
+use electret_board::qemu::{FileSlots, Machine, fail, run, stack_depth};
 
 /// Whose updates are taken; everybody's if the build names nobody.
 const KEY: Option<[u8; 32]> = key_from_hex(option_env!("ELECTRET_PUBLIC_KEY"));
@@ -21,14 +21,16 @@ fn main() -> ! {
     let Some(adapter) = singleton!(: Arena<{ 256 << 10 }> = Arena::new()) else { started_twice() };
     run(Machine {
         name: env!("CARGO_PKG_NAME"),
-        uart: 0x4000_4000,
-        hz: 25_000_000,
+        // SAFETY: the machine's first UART, which is used here only.
+        serial: unsafe { Uart::start(0x4000_4000, 25_000_000) },
         // SAFETY: this is where QEMU's loader puts the slots, beside the linker's memory.
         slots: unsafe { FileSlots::new([0x6000_0000 as *mut u8, core::ptr::null_mut()], 16 << 20) },
         answering: answering.as_mut_slice(),
         learning: learning.as_mut_slice(),
         adapter: adapter.as_mut_slice(),
         key: KEY,
+        clock: micros,
+        stack: stack_depth,
     })
 }
 

@@ -1,16 +1,13 @@
-//! Arm's MPS2 and MPS3 boards: the CMSDK UART, SysTick, and the stack that `cortex-m-rt` has painted.
+//! Arm's MPS2 and MPS3 boards: the CMSDK UART and SysTick.
 
 use core::convert::Infallible;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use cortex_m::peripheral::SYST;
 use cortex_m::peripheral::syst::SystClkSource;
-use electret::tune::store::FlashStore;
 use embedded_io::{ErrorType, Read, Write};
-use embedded_storage::nor_flash::ReadNorFlash;
 
-use super::{FileFlash, FileSlots, fail};
-use crate::Board;
+use super::fail;
 
 /// The UART's registers: data, state, control.
 pub struct Uart(*mut u32);
@@ -24,11 +21,15 @@ impl Uart {
     /// Looks for a byte before it sleeps until the next tick.
     const LOOKS: usize = 20_000;
 
-    /// Switches it on.
+    /// Switches the UART on, and SysTick for a processor of so many Hz.
     ///
     /// # Safety
     /// A CMSDK UART is at `base`, and nobody else uses it.
-    pub unsafe fn new(base: usize) -> Self {
+    pub unsafe fn start(base: usize, hz: u32) -> Self {
+        let Some(mut peripherals) = cortex_m::Peripherals::take() else {
+            fail(format_args!("started twice"))
+        };
+        start_ticks(&mut peripherals.SYST, hz);
         let uart = Self(base as *mut u32);
         uart.write(Self::DIVIDER, 16);
         uart.write(Self::CONTROL, 3);
@@ -36,7 +37,7 @@ impl Uart {
     }
 
     fn read(&self, register: usize) -> u32 {
-        // SAFETY: `new` was promised that the registers are there.
+        // SAFETY: `start` was promised that the registers are there.
         unsafe { self.0.add(register).read_volatile() }
     }
 
@@ -89,7 +90,7 @@ pub fn tick() {
 }
 
 /// Lets SysTick fire every millisecond of a clock of so many Hz.
-pub fn start_ticks(timer: &mut SYST, hz: u32) {
+fn start_ticks(timer: &mut SYST, hz: u32) {
     timer.set_clock_source(SystClkSource::Core);
     timer.set_reload(hz / 1000 - 1);
     timer.clear_current();
@@ -100,62 +101,4 @@ pub fn start_ticks(timer: &mut SYST, hz: u32) {
 /// Microseconds since then, in steps of a millisecond.
 pub fn micros() -> u64 {
     u64::from(TICKS.load(Ordering::Relaxed)) * 1000
-}
-
-unsafe extern "C" {
-    static _stack_start: u32;
-    static _stack_end: u32;
-}
-
-/// What `cortex-m-rt` paints the stack with.
-const PAINT: u32 = 0xcccc_cccc;
-
-/// Bytes of stack in use when it was deepest.
-pub fn stack_depth() -> u32 {
-    let (mut place, top) = (&raw const _stack_end, &raw const _stack_start);
-    // SAFETY: between the two lies the stack; only its end that was never used is read.
-    while place < top && unsafe { place.read_volatile() } == PAINT {
-        place = place.wrapping_add(1);
-    }
-    (top as u32).wrapping_sub(place as u32)
-}
-
-/// What differs between the machines.
-pub struct Machine {
-    /// The board's name.
-    pub name: &'static str,
-    /// Where its first UART is.
-    pub uart: usize,
-    /// The processor's clock.
-    pub hz: u32,
-    /// Where its slots are.
-    pub slots: FileSlots,
-    /// As in [`Board`].
-    pub answering: &'static mut [u8],
-    /// As in [`Board`].
-    pub learning: &'static mut [u8],
-    /// As in [`Board`].
-    pub adapter: &'static mut [u8],
-    /// As in [`Board`].
-    pub key: Option<[u8; 32]>,
-}
-
-/// Serves for ever.
-pub fn run(machine: Machine) -> ! {
-    let Machine { name, uart, hz, slots, answering, learning, adapter, key } = machine;
-    let Some(mut peripherals) = cortex_m::Peripherals::take() else {
-        fail(format_args!("{name}: started twice"));
-    };
-    start_ticks(&mut peripherals.SYST, hz);
-    let flash = FileFlash::open().unwrap_or_else(|error| fail(format_args!("{name}: flash.bin: {error:?}")));
-    let range = 0..flash.capacity() as u32;
-    let store = FlashStore::open(flash, range).unwrap_or_else(|error| fail(format_args!("{name}: {error}")));
-    // SAFETY: the machine says so, and only this board is made of it.
-    let serial = unsafe { Uart::new(uart) };
-    let (clock, pulse, stack) = (micros as fn() -> u64, (|| ()) as fn(), stack_depth as fn() -> u32);
-    let mut board =
-        Board { name, serial, store, slots, answering, learning, adapter, key, clock, pulse, stack };
-    loop {
-        let Ok(_) = board.serve();
-    }
 }

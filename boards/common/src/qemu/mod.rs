@@ -12,13 +12,14 @@ pub mod cortex_m;
 use core::ffi::CStr;
 
 use electret::Error;
+use electret::tune::store::FlashStore;
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
 use semihosting::fs::{File, OpenOptions};
 use semihosting::io::{Read, Seek, SeekFrom, Write};
 
-use crate::Slots;
+use crate::{Board, Outcome, Slots};
 
 /// The file of a folder that QEMU runs in, to be read and written.
 fn open(name: &CStr) -> Result<File, Fault> {
@@ -151,10 +152,56 @@ impl Slots for FileSlots {
     }
 }
 
+/// What differs between the machines; see [`Board`].
+#[expect(missing_docs, reason = "the fields are a board's")]
+pub struct Machine<S> {
+    pub name: &'static str,
+    pub serial: S,
+    pub slots: FileSlots,
+    pub answering: &'static mut [u8],
+    pub learning: &'static mut [u8],
+    pub adapter: &'static mut [u8],
+    pub key: Option<[u8; 32]>,
+    pub clock: fn() -> u64,
+    pub stack: fn() -> u32,
+}
+
+/// Serves until the line is closed.
+pub fn run<S: embedded_io::Read + embedded_io::Write>(machine: Machine<S>) -> ! {
+    let Machine { name, serial, slots, answering, learning, adapter, key, clock, stack } = machine;
+    let flash = FileFlash::open().unwrap_or_else(|error| fail(format_args!("{name}: flash.bin: {error:?}")));
+    let range = 0..flash.capacity() as u32;
+    let store = FlashStore::open(flash, range).unwrap_or_else(|error| fail(format_args!("{name}: {error}")));
+    // QEMU's machines have no watchdog to feed.
+    let pulse = || ();
+    let mut board =
+        Board { name, serial, store, slots, answering, learning, adapter, key, clock, pulse, stack };
+    while let Ok(Outcome::Installed) = board.serve() {}
+    fail(format_args!("{name}: the line is closed"))
+}
+
 /// Says something on the host's error output and ends QEMU, as failed.
 pub fn fail(what: core::fmt::Arguments<'_>) -> ! {
     if let Ok(mut error) = semihosting::io::stderr() {
         let _ = writeln!(error, "{what}");
     }
     semihosting::process::exit(1)
+}
+
+unsafe extern "C" {
+    static _stack_start: u32;
+    static _stack_end: u32;
+}
+
+/// What `cortex-m-rt`, or the board's own start, paints the stack with.
+const PAINT: u32 = 0xcccc_cccc;
+
+/// Bytes of stack in use when it was deepest.
+pub fn stack_depth() -> u32 {
+    let (mut place, top) = (&raw const _stack_end, &raw const _stack_start);
+    // SAFETY: between the two lies the stack; only its end that was never used is read.
+    while place < top && unsafe { place.read_volatile() } == PAINT {
+        place = place.wrapping_add(1);
+    }
+    (top as usize).wrapping_sub(place as usize) as u32
 }
