@@ -19,11 +19,12 @@ pub struct Firmware {
     pub ram: u64,
 }
 
-/// Builds the firmware in `boards/NAME`.
+/// Builds the firmware in `boards/NAME`; with a key, 64 hexadecimal digits, it takes only updates that are signed
+/// by its owner.
 ///
 /// # Errors
 /// If no toolchain has the target, with how to get one; if it does not build.
-pub fn build(board: &Board, boards: &Path) -> Result<Firmware> {
+pub fn build(board: &Board, boards: &Path, key: Option<&str>) -> Result<Firmware> {
     let package = boards.join(board.name);
     ensure!(
         package.join("Cargo.toml").is_file(),
@@ -32,6 +33,10 @@ pub fn build(board: &Board, boards: &Path) -> Result<Firmware> {
     );
     let target = boards.canonicalize()?.join("../target/boards");
     let mut command = cargo(board.target)?;
+    match key {
+        Some(key) => command.env("ELECTRET_PUBLIC_KEY", key),
+        None => command.env_remove("ELECTRET_PUBLIC_KEY"),
+    };
     command.args(["build", "--release", "--quiet", "--target-dir"]).arg(&target).current_dir(&package);
     let status = command.status().context("cargo")?;
     ensure!(status.success(), "{} does not build", board.name);

@@ -266,9 +266,8 @@ pub(crate) fn check_labels(
         HeadKind::Answer => (2, 2),
         HeadKind::Classify | HeadKind::Tag => (2, model.config().hidden_size),
     };
-    if (fewest..=most).contains(&labels) {
-        Ok(())
-    } else {
-        Err(Error::LabelOutOfRange { label: labels, labels: most })
-    }
+    let range =
+        "two or more for classes and tags, at most the model's hidden size; one for a value, two for a span";
+    let fits = (fewest..=most).contains(&labels);
+    if fits { Ok(()) } else { Err(Error::InvalidSetting { field: "labels", range }) }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use electret::board::{BOARDS, Board as Known, Client, Emulator, build, update};
+use electret::board::{BOARDS, Board as Known, Client, Emulator, Firmware, build, update};
 use electret::evaluate::{LabelNames, Labelled};
 use electret::kernels::lanes::sigmoid;
 use electret::link::{Answer, Command, Install, VERSION};
@@ -49,6 +49,18 @@ struct Source {
     /// The folder boards of a clone of electret.
     #[arg(long, default_value = "boards", value_name = "FOLDER")]
     boards: PathBuf,
+    /// Public key, 64 hexadecimal digits, of those whose updates the firmware takes; without it everybody's.
+    #[arg(long, value_name = "HEX")]
+    key: Option<String>,
+}
+
+impl Source {
+    fn build(&self, board: &Known) -> Result<Firmware> {
+        let digits =
+            |key: &String| key.len() == 64 && key.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        ensure!(self.key.as_ref().is_none_or(digits), "--key: 64 digits of 0 to 9 and a to f are expected");
+        build(board, &self.boards, self.key.as_deref())
+    }
 }
 
 /// Builds the firmware of a board and says what it weighs.
@@ -213,7 +225,7 @@ impl Build {
         let all = self.board == "all";
         let boards: Vec<&Known> = if all { BOARDS.iter().collect() } else { vec![known(&self.board)?] };
         for board in boards {
-            let firmware = build(board, &self.source.boards)?;
+            let firmware = self.source.build(board)?;
             if self.output.json {
                 let path = firmware.path.display().to_string();
                 say!(
@@ -260,7 +272,7 @@ impl Run {
                 text.lines().map(str::to_owned).collect()
             }
         };
-        let firmware = build(board, &self.source.boards)?;
+        let firmware = self.source.build(board)?;
         let folder = firmware.path.with_extension("run");
         let file = &bytes.as_slice()[..model.bytes()];
         let (_emulator, mut client) = Emulator::start(board, &firmware.path, &folder, Some(file))?;
@@ -398,7 +410,7 @@ impl Talk {
     /// Opens the serial port, or starts the emulated board of that name.
     fn connect(&self) -> Result<(Option<Emulator>, Client)> {
         if let Some(board) = Known::find(&self.place) {
-            let firmware = build(board, &self.source.boards)?;
+            let firmware = self.source.build(board)?;
             let folder = self.folder.clone().unwrap_or_else(|| firmware.path.with_extension("run"));
             let model = ModelFile { model: None }.bytes()?;
             let fresh = !folder.join("slot-0.bin").exists();

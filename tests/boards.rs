@@ -1,0 +1,344 @@
+//! Emulated boards, built and run: the bits of this computer, lessons that outlive a loss of power at any moment,
+//! and updates that happen whole or not at all.
+//!
+//! A board whose target or whose QEMU is missing here is skipped, and the test says so.
+
+mod common;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use common::golden::Golden;
+use ed25519_dalek::{Signer, SigningKey};
+use electret::board::{Answers, BOARDS, Board, Client, Emulator, Failure, Firmware, build, update};
+use electret::evaluate::{LabelNames, Labelled};
+use electret::link::{Answer, Command, Install};
+use electret::quantize::quantize;
+use electret::tune::Target;
+use electret::weights::AlignedBytes;
+use electret::{HeadKind, Model, Plan, Session};
+
+const MODEL: &[u8] = include_bytes!("../models/electret-tiny.electret");
+const LEARNER: &str = "qemu-mps3-an547";
+/// How often the power is cut.
+const CUTS: u32 = 50;
+
+/// Firmware is built one at a time, and each test copies its own.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// A board's firmware in a folder of its own; `None` if it cannot be built or run here.
+fn firmware(board: &Board, name: &str, key: Option<&str>) -> Option<(Firmware, PathBuf)> {
+    let machine = board.machine?;
+    if Process::new(machine.program).arg("--version").output().is_err() {
+        println!("SKIPPED: {}: no {} here", board.name, machine.program);
+        return None;
+    }
+    let _one = BUILDING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let firmware = match build(board, Path::new("boards"), key) {
+        Ok(firmware) => firmware,
+        Err(error) if error.to_string().contains("no toolchain") => {
+            println!("SKIPPED: {}: {error}", board.name);
+            return None;
+        }
+        Err(error) => panic!("{}: {error:#}", board.name),
+    };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("boards").join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("firmware");
+    std::fs::copy(&firmware.path, &path).unwrap();
+    Some((Firmware { path, ..firmware }, folder))
+}
+
+fn start(board: &Board, firmware: &Firmware, folder: &Path, model: Option<&[u8]>) -> (Emulator, Client) {
+    Emulator::start(board, &firmware.path, folder, model).unwrap()
+}
+
+fn logits(answers: &Answers) -> Vec<(u32, u32, u32)> {
+    let tokens = answers.iter().filter_map(|answer| match answer {
+        Answer::Token { start, end, logit } => Some((start, end, logit.to_bits())),
+        _ => None,
+    });
+    tokens.collect()
+}
+
+/// Bits of the labels' probabilities.
+fn scores(client: &mut Client, text: &str) -> Vec<u32> {
+    let answers = client.ask(Command::Classify(text)).unwrap();
+    let labels = answers.iter().filter_map(|answer| match answer {
+        Answer::Label { score, .. } => Some(score.to_bits()),
+        _ => None,
+    });
+    labels.collect()
+}
+
+fn active(client: &mut Client) -> Option<u8> {
+    client.ask(Command::Info).unwrap().board().unwrap().adapter
+}
+
+#[test]
+fn every_emulated_board_gives_the_bits_of_this_computer() {
+    let file = AlignedBytes::copy_of(MODEL);
+    let model = Model::open(file.as_slice()).unwrap();
+    let mut arena = AlignedBytes::zeroed(Plan::inference(model.config(), 64).bytes());
+    for board in BOARDS {
+        let Some((firmware, folder)) = firmware(board, board.name, None) else { continue };
+        let (_emulator, mut client) = start(board, &firmware, &folder, Some(MODEL));
+        assert_eq!(client.ask(Command::SelfTest).unwrap().figure("same bits").unwrap(), 1);
+        for text in ["The cat sat on the banana and purred.", "naïve café, Zürich!", "ok"] {
+            let mut session = Session::new(model, arena.as_mut_slice(), 64).unwrap();
+            let found = session.token_logits(HeadKind::Detect, text.into()).unwrap();
+            let here = found.tokens.iter().zip(found.logits).filter(|(token, _)| token.special == 0);
+            let here: Vec<_> = here.map(|(token, x)| (token.start, token.end, x.to_bits())).collect();
+            assert_eq!(logits(&client.ask(Command::Detect(text)).unwrap()), here, "{}: {text}", board.name);
+        }
+        let refused = client.ask(Command::Classify("no head for it"));
+        assert!(matches!(refused, Err(Failure::Refused(_))), "{refused:?}");
+        println!("{}: the bits of this computer", board.name);
+    }
+}
+
+/// The TINY board keeps to what it has: code and model in 3 MB, buffers and stack in 128 KiB.
+#[test]
+fn tiny_fits_a_small_board() {
+    let board = Board::find("qemu-mps2-an386").unwrap();
+    let Some((firmware, folder)) = firmware(board, "small", None) else { return };
+    let (_emulator, mut client) = start(board, &firmware, &folder, Some(MODEL));
+    client.ask(Command::SelfTest).unwrap();
+    let stack = client.ask(Command::Plan).unwrap().figure("stack, deepest").unwrap();
+    let (flash, ram) = (firmware.flash + MODEL.len() as u64, firmware.ram + stack);
+    println!("{}: code and model {flash} bytes, buffers and stack {ram} bytes", board.name);
+    assert!(flash <= 3_000_000);
+    assert!(ram <= 128 << 10);
+}
+
+/// Messages with their labels: (text, 0 or 1), and the labels' names.
+fn messages() -> (Vec<(String, u16)>, String) {
+    let path = match std::env::var_os("ELECTRET_SHARED") {
+        Some(root) => PathBuf::from(root).join("data/tasks/sms_spam/all.tsv"),
+        None => {
+            println!("ELECTRET_SHARED is not set: the messages of examples/data");
+            PathBuf::from("examples/data/messages.tsv")
+        }
+    };
+    let Labelled { labels, examples, .. } = Labelled::read(&path, LabelNames::OfFile).unwrap();
+    let mut seen = HashSet::new();
+    let examples = examples.iter().filter_map(|example| {
+        let text = example.input().text;
+        let Target::Class(label) = example.target() else { return None };
+        (text.len() < 900 && seen.insert(text)).then(|| (text.to_owned(), label as u16))
+    });
+    let mut all: Vec<_> = examples.collect();
+    // An order that does not depend on the file's.
+    all.sort_by_key(|(text, _)| {
+        text.bytes().fold(7_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    });
+    (all, labels.join("\n"))
+}
+
+fn right(client: &mut Client, examples: &[(String, u16)]) -> usize {
+    let right = |(text, label): &&(String, u16)| match client.ask(Command::Classify(text)) {
+        Ok(answers) => {
+            let scores = answers.iter().filter_map(|answer| match answer {
+                Answer::Label { score, .. } => Some(score),
+                _ => None,
+            });
+            let best = scores.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(label, _)| label);
+            best == Some(usize::from(*label))
+        }
+        // Longer than the board's sequences, or nothing in it: nobody's fault, and nobody's point.
+        Err(Failure::Refused(_)) => false,
+        Err(failure) => panic!("{failure}"),
+    };
+    examples.iter().filter(right).count()
+}
+
+fn teach(client: &mut Client, labels: &str) {
+    let lesson = Command::Teach { labels, strategy: "head+lora:4:2", learning_rate: 2e-3 };
+    client.ask(lesson).unwrap();
+}
+
+fn learn(client: &mut Client, examples: &[(String, u16)]) {
+    for batch in examples.chunks(4) {
+        for (text, label) in batch {
+            client.ask(Command::Learn { text, label: *label }).unwrap();
+        }
+        client.ask(Command::Step).unwrap();
+    }
+}
+
+#[test]
+fn what_was_learned_outlives_the_power() {
+    let board = Board::find(LEARNER).unwrap();
+    let Some((firmware, folder)) = firmware(board, "learning", None) else { return };
+    let (messages, labels) = messages();
+    let (lessons, unseen) = messages.split_at(messages.len().min(260) * 3 / 13);
+    let unseen = &unseen[..unseen.len().min(200)];
+    let (mut emulator, mut client) = start(board, &firmware, &folder, Some(MODEL));
+
+    teach(&mut client, &labels);
+    let before = right(&mut client, unseen);
+    for _ in 0..4 {
+        learn(&mut client, lessons);
+    }
+    let probe = &unseen[0].0;
+    let taught = scores(&mut client, probe);
+    client.ask(Command::Commit { adapter: 0 }).unwrap();
+    drop(client);
+    emulator.kill();
+
+    let (mut emulator, mut client) = start(board, &firmware, &folder, None);
+    assert_eq!(active(&mut client), Some(0));
+    let after = right(&mut client, unseen);
+    println!(
+        "{} messages learned: right of {} others: {before} before, {after} afterwards, after a reset",
+        lessons.len(),
+        unseen.len()
+    );
+    assert_eq!(scores(&mut client, probe), taught);
+    assert!(after > before || unseen.len() < 100);
+
+    // How long a commit takes, to cut it short.
+    teach(&mut client, &labels);
+    learn(&mut client, &lessons[..4]);
+    let begin = Instant::now();
+    client.ask(Command::Commit { adapter: 0 }).unwrap();
+    let duration = begin.elapsed();
+    println!("a commit takes {duration:?}");
+    let mut old = scores(&mut client, probe);
+    drop(client);
+    emulator.kill();
+
+    let (mut kept, mut replaced) = (0, 0);
+    let mut random = 0x2545_f491_u32;
+    for cut in 0..CUTS {
+        let (mut emulator, mut client) = start(board, &firmware, &folder, None);
+        assert_eq!(scores(&mut client, probe), old, "cut {cut}");
+        teach(&mut client, &labels);
+        let lesson = cut as usize % lessons.len();
+        learn(&mut client, &lessons[lesson..=lesson]);
+        let new = scores(&mut client, probe);
+        assert_ne!(new, old, "cut {cut}");
+        random = random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+        let moment = duration.mul_f64(f64::from(random >> 8) / f64::from(1 << 24) * 2.0);
+        let power = std::thread::spawn(move || {
+            std::thread::sleep(moment);
+            emulator.kill();
+        });
+        let _ = client.ask(Command::Commit { adapter: 0 });
+        power.join().unwrap();
+
+        let (mut emulator, mut client) = start(board, &firmware, &folder, None);
+        assert_eq!(active(&mut client), Some(0), "cut {cut}");
+        let found = scores(&mut client, probe);
+        assert!(found == old || found == new, "cut {cut}: neither the old adapter nor the new one");
+        if found == old {
+            kept += 1
+        } else {
+            replaced += 1
+        }
+        old = found;
+        emulator.kill();
+    }
+    println!(
+        "{CUTS} commits cut short within {duration:?}: {kept} times the old adapter, {replaced} times the new"
+    );
+}
+
+#[test]
+fn an_update_happens_whole_or_not_at_all() {
+    let board = Board::find(LEARNER).unwrap();
+    let owner = SigningKey::from_bytes(&[7; 32]);
+    let key: String = owner.verifying_key().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let Some((firmware, folder)) = firmware(board, "update", Some(&key)) else { return };
+    let text = "The cat sat on the banana and purred.";
+
+    // A small one: QEMU takes 30 ms for half a KiB.
+    let checkpoint = Golden::open().checkpoint(Some("seqcls"));
+    let other = &*quantize(&checkpoint, "another", "none").unwrap();
+    let signature = owner.sign(other).to_bytes();
+
+    let (mut emulator, mut client) = start(board, &firmware, &folder, Some(MODEL));
+    let expected = logits(&client.ask(Command::Detect(text)).unwrap());
+    let runs = |client: &mut Client| {
+        let answers = client.ask(Command::Info).unwrap();
+        let about = answers.board().unwrap();
+        (about.slot, about.model.to_owned())
+    };
+    let first = (0, "electret-tiny".to_owned());
+
+    // Cut at random moments: it goes on where it was, and the old model answers.
+    let mut random = 0x9e37_79b9_u32;
+    let mut furthest = 0;
+    for cut in 0..CUTS {
+        random = random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+        // Some pieces on, and some fraction of a piece.
+        let (pieces, moment) = (
+            (random >> 24) as usize % (other.len() / 512 / CUTS as usize + 1),
+            Duration::from_micros(u64::from(random >> 8) % 30_000),
+        );
+        let mut power = Some(emulator);
+        let (mut begun, mut reached) = (None, 0);
+        let result = update(&mut client, other, Install::Model, &signature, |at, _| {
+            let begun = *begun.get_or_insert(at);
+            reached = at;
+            if at - begun >= pieces * 512
+                && let Some(mut emulator) = power.take()
+            {
+                std::thread::spawn(move || {
+                    std::thread::sleep(moment);
+                    emulator.kill();
+                });
+            }
+        });
+        assert!(matches!(result, Err(Failure::Closed)), "cut {cut}: {result:?}");
+        if let Some(begun) = begun {
+            assert!(begun + 512 >= furthest, "cut {cut}: begins at {begun}, {furthest} were there");
+        }
+        furthest = furthest.max(reached);
+        (emulator, client) = start(board, &firmware, &folder, None);
+        assert_eq!(runs(&mut client), first, "cut {cut}");
+        assert_eq!(logits(&client.ask(Command::Detect(text)).unwrap()), expected, "cut {cut}");
+    }
+    println!(
+        "{CUTS} updates cut short, the last at {furthest} of {} bytes: the old model answers",
+        other.len()
+    );
+
+    // A piece that is damaged on the way, past the frame's checksum.
+    update(&mut client, other, Install::Model, &[0; 64], |_, _| ()).unwrap_err();
+    client.ask(Command::Write { offset: 1000, data: &[0x55; 64] }).unwrap();
+    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(other);
+    let install =
+        Command::Install { kind: Install::Model, bytes: other.len() as u32, crc, signature: &signature };
+    let damaged = client.ask(install).unwrap_err().to_string();
+    assert!(damaged.contains("not what was sent"), "{damaged}");
+    // The same file, signed by somebody else, and not signed.
+    let stranger = SigningKey::from_bytes(&[8; 32]).sign(other).to_bytes();
+    for wrong in [&stranger[..], &[]] {
+        let refused = update(&mut client, other, Install::Model, wrong, |_, _| ()).unwrap_err().to_string();
+        assert!(refused.contains("signature"), "{refused}");
+        assert_eq!(runs(&mut client), first);
+        assert_eq!(logits(&client.ask(Command::Detect(text)).unwrap()), expected);
+    }
+    // What is no model, however well signed.
+    let junk = vec![0x5a; 4096];
+    let refused = update(&mut client, &junk, Install::Model, &owner.sign(&junk).to_bytes(), |_, _| ());
+    assert!(matches!(refused, Err(Failure::Refused(_))), "{refused:?}");
+    assert_eq!(logits(&client.ask(Command::Detect(text)).unwrap()), expected);
+
+    // And the real one.
+    update(&mut client, other, Install::Model, &signature, |_, _| ()).unwrap();
+    let second = runs(&mut client);
+    assert_eq!(second.0, 1);
+    assert_ne!(second.1, first.1);
+    let answer = scores(&mut client, "a b c");
+    drop(client);
+    emulator.kill();
+    let (_emulator, mut client) = start(board, &firmware, &folder, None);
+    assert_eq!(runs(&mut client), second);
+    assert_eq!(scores(&mut client, "a b c"), answer);
+}
