@@ -74,7 +74,9 @@ fn weigh(path: PathBuf) -> Result<Firmware> {
     let (mut flash, mut ram) = (0, 0);
     for section in file.sections() {
         match section.kind() {
-            SectionKind::Text | SectionKind::ReadOnlyData => flash += section.size(),
+            SectionKind::Text | SectionKind::ReadOnlyData | SectionKind::ReadOnlyString => {
+                flash += section.size()
+            }
             SectionKind::Data => {
                 flash += section.size();
                 ram += section.size();

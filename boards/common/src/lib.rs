@@ -86,6 +86,10 @@ pub enum Outcome {
 }
 
 /// What ends a run of requests that share a tuner.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is no allocator to box a lesson with, and one lesson at a time"
+)]
 enum Next {
     End(Outcome),
     Teach(u16, Lesson),

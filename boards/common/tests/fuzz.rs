@@ -94,7 +94,9 @@ fn logits(said: &[u8], wanted: u16) -> Option<Vec<u32>> {
     for &byte in said {
         let Some(length) = frames.push(byte) else { continue };
         match postcard::from_bytes(frames.message(length)) {
-            Ok(Reply { number, answer: Answer::Token { logit, .. } }) if number == wanted => logits.push(logit.to_bits()),
+            Ok(Reply { number, answer: Answer::Token { logit, .. } }) if number == wanted => {
+                logits.push(logit.to_bits())
+            }
             Ok(Reply { number, answer: Answer::Done }) if number == wanted => done = true,
             _ => {}
         }
