@@ -84,7 +84,10 @@ impl ElectraConfig {
 
     /// Width of one attention head.
     pub const fn head_size(&self) -> usize {
-        self.hidden_size / self.num_attention_heads
+        match self.hidden_size.checked_div(self.num_attention_heads) {
+            Some(size) => size,
+            None => 0,
+        }
     }
 
     /// Whether `embeddings_project` stands between the embeddings and the first layer.

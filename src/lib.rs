@@ -75,6 +75,8 @@ pub mod plan;
 #[forbid(unsafe_code)]
 mod random;
 #[forbid(unsafe_code)]
+mod rows;
+#[forbid(unsafe_code)]
 pub mod tasks;
 #[forbid(unsafe_code)]
 pub mod text;

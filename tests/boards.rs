@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::golden::Golden;
 use ed25519_dalek::{Signer, SigningKey};
-use electret::board::{Answers, BOARDS, Board, Client, Emulator, Failure, Firmware, build, update};
+use electret::board::{Answers, BOARDS, Board, Client, Emulator, Failure, Firmware, build, compile, update};
 use electret::evaluate::{LabelNames, Labelled};
 use electret::link::{Answer, Command, Install};
 use electret::quantize::quantize;
@@ -113,6 +113,24 @@ fn tiny_fits_a_small_board() {
     println!("{}: code and model {flash} bytes, buffers and stack {ram} bytes", board.name);
     assert!(flash <= 3_000_000);
     assert!(ram <= 128 << 10);
+}
+
+/// Inference firmware whose panic handler does not exist: it links, and gives the bits of the model's self-test. With a
+/// panic in it, it does not link.
+#[test]
+fn inference_cannot_panic() {
+    let board = Board::find("qemu-mps2-an500").unwrap();
+    let Some((_, folder)) = firmware(board, "inference", None) else { return };
+    let _one = BUILDING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let inference = |more: &[&str]| compile(board, Path::new("boards"), "inference", None, more);
+    let path = inference(&[]).unwrap();
+    std::fs::write(folder.join("model"), MODEL).unwrap();
+    let mut qemu = Process::new("qemu-system-arm");
+    qemu.args(["-M", "mps2-an500", "-display", "none", "-monitor", "none", "-serial", "none"]);
+    qemu.args(["-semihosting-config", "enable=on,target=native"]);
+    qemu.args(["-device", "loader,file=model,addr=0x60000000,force-raw=on", "-kernel"]);
+    assert!(qemu.arg(path.canonicalize().unwrap()).current_dir(&folder).status().unwrap().success());
+    assert!(inference(&["--features", "panic"]).is_err());
 }
 
 /// Messages with their labels: (text, 0 or 1), and the labels' names.

@@ -23,8 +23,22 @@ pub struct Firmware {
 /// by its owner.
 ///
 /// # Errors
-/// If no toolchain has the target, with how to get one; if it does not build.
+/// As [`compile`].
 pub fn build(board: &Board, boards: &Path, key: Option<&str>) -> Result<Firmware> {
+    weigh(compile(board, boards, board.name, key, &[])?)
+}
+
+/// Builds one binary of a board's package, with more arguments for cargo: the ELF file.
+///
+/// # Errors
+/// If no toolchain has the target, with how to get one; if it does not build.
+pub fn compile(
+    board: &Board,
+    boards: &Path,
+    binary: &str,
+    key: Option<&str>,
+    more: &[&str],
+) -> Result<PathBuf> {
     let package = boards.join(board.name);
     ensure!(
         package.join("Cargo.toml").is_file(),
@@ -37,10 +51,10 @@ pub fn build(board: &Board, boards: &Path, key: Option<&str>) -> Result<Firmware
         Some(key) => command.env("ELECTRET_PUBLIC_KEY", key),
         None => command.env_remove("ELECTRET_PUBLIC_KEY"),
     };
-    command.args(["build", "--release", "--quiet", "--target-dir"]).arg(&target).current_dir(&package);
-    let status = command.status().context("cargo")?;
-    ensure!(status.success(), "{} does not build", board.name);
-    weigh(target.join(board.target).join("release").join(board.name))
+    command.args(["build", "--release", "--quiet", "--bin", binary]).args(more).arg("--target-dir");
+    let status = command.arg(&target).current_dir(&package).status().context("cargo")?;
+    ensure!(status.success(), "{binary} of {} does not build", board.name);
+    Ok(target.join(board.target).join("release").join(binary))
 }
 
 /// A cargo that has a target's core library: rustup's, or Debian's, which brings no linker.

@@ -8,7 +8,7 @@ mod client;
 mod emulator;
 mod update;
 
-pub use build::{Firmware, build};
+pub use build::{Firmware, build, compile};
 pub use client::{Answers, Client, Failure};
 pub use emulator::Emulator;
 pub use update::update;

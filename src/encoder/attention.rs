@@ -10,6 +10,7 @@ use super::{AdaptedLayer, Block, KeyValues, Scratch, add_and_norm};
 use crate::ElectraConfig;
 use crate::kernels::lanes::sqrt;
 use crate::kernels::{KernelSet, Matmul, RowScale};
+use crate::rows::Rows;
 use crate::weights::strategy::{NormPart, Part};
 use crate::weights::{Channels, Tile};
 
@@ -47,14 +48,14 @@ impl<'a> Attention<'a> {
         let out = wide.get_mut(..x.len()).unwrap_or_default();
         let mut scratch = Scratch { rows, scales };
         self.layer.dense(Part::Key).forward(self.kernels, &mut scratch, x, out);
-        for (token, row) in (first..).zip(out.chunks_exact(hidden)) {
-            for (head, key) in row.chunks_exact(head_size).enumerate() {
+        for (token, row) in (first..).zip(out.rows(hidden)) {
+            for (head, key) in row.rows(head_size).enumerate() {
                 self.pack_key(cache, head, token, key);
             }
         }
         self.layer.dense(Part::Value).forward(self.kernels, &mut scratch, x, out);
-        for (token, row) in (first..).zip(out.chunks_exact(hidden)) {
-            for (head, value) in row.chunks_exact(head_size).enumerate() {
+        for (token, row) in (first..).zip(out.rows(hidden)) {
+            for (head, value) in row.rows(head_size).enumerate() {
                 self.pack_value(cache, head, token, value);
             }
         }
@@ -85,7 +86,7 @@ impl<'a> Attention<'a> {
         let Some(quantized) = quantized.get_mut(..blocks * 16) else { return };
         let scale = (self.kernels.quantize_symmetric)(value, quantized);
         set(cache.value_scales, head * self.length + token, scale);
-        let tiles = cache.value_tiles.chunks_exact_mut(depth).skip(head * blocks);
+        let tiles = cache.value_tiles.rows_mut(depth).skip(head * blocks);
         let blocks = tiles.zip(cache.value_channels.iter_mut().skip(head * blocks));
         for ((tiles, channels), quantized) in blocks.zip(quantized.as_chunks::<16>().0) {
             let Some(tile) = tiles.get_mut(token / 8) else { continue };
@@ -107,7 +108,7 @@ impl<'a> Attention<'a> {
     /// x = LayerNorm(x + attention(x)) for a block of rows `x` `[n, hidden]` whose first is token `first`.
     pub fn attend(&self, cache: &KeyValues<'_>, block: &mut Block<'_>, first: usize, x: &mut [f32]) {
         let Block { rows, scales, wide, narrow } = block;
-        let n = x.len() / self.config.hidden_size;
+        let n = x.rows(self.config.hidden_size).len();
         let (query, rest) = wide.split_at_mut_checked(x.len()).unwrap_or_default();
         let (context, rest) = rest.split_at_mut_checked(x.len()).unwrap_or_default();
         let scores = rest.get_mut(..n * self.length).unwrap_or_default();
@@ -151,11 +152,11 @@ impl<'a> Attention<'a> {
         let HeadScratch { rows, scales, out } = scratch;
         let (hidden, size, kernels) = (self.config.hidden_size, self.config.head_size(), self.kernels);
         let here = head * size..(head + 1) * size;
-        let n = query.len() / hidden;
+        let n = query.rows(hidden).len();
 
         let depth = self.key_shape().1 * 8;
-        let quantized = rows.chunks_exact_mut(depth).zip(scales.iter_mut());
-        for (query, (row, scale)) in query.chunks_exact(hidden).zip(quantized) {
+        let quantized = rows.rows_mut(depth).zip(scales.iter_mut());
+        for (query, (row, scale)) in query.rows(hidden).zip(quantized) {
             *scale = self.quantize_query(query.get(here.clone()).unwrap_or_default(), row);
         }
         let rows_of_queries = rows.get(..n * depth).unwrap_or_default();
@@ -163,8 +164,8 @@ impl<'a> Attention<'a> {
 
         let (value_blocks, value_depth) = self.value_shape();
         let value_scales = part(cache.value_scales, head, self.length);
-        let quantized = rows.chunks_exact_mut(value_depth * 8).zip(scales.iter_mut());
-        for (scores, (row, scale)) in scores.chunks_exact_mut(self.length).zip(quantized) {
+        let quantized = rows.rows_mut(value_depth * 8).zip(scales.iter_mut());
+        for (scores, (row, scale)) in scores.rows_mut(self.length).zip(quantized) {
             *scale = (kernels.attention_weights)(scores, value_scales, row);
         }
         let out = out.get_mut(..n * size).unwrap_or_default();
@@ -176,9 +177,9 @@ impl<'a> Attention<'a> {
             out,
             width: size,
         });
-        for (context, out) in context.chunks_exact_mut(hidden).zip(out.chunks_exact(size)) {
+        for (context, out) in context.rows_mut(hidden).zip(out.rows(size)) {
             if let Some(context) = context.get_mut(here.clone()) {
-                context.copy_from_slice(out);
+                context.copy_values(out);
             }
         }
     }
@@ -221,7 +222,7 @@ impl Attention<'_> {
     pub fn dequantize(&self, cache: &KeyValues<'_>, head: usize, keys: &mut [f32], values: &mut [f32]) {
         let size = self.config.head_size();
         let (blocks, depth) = self.key_shape();
-        for (token, row) in keys.chunks_exact_mut(size).enumerate() {
+        for (token, row) in keys.rows_mut(size).enumerate() {
             let (block, lane) = (head * blocks + token / 16, token % 16);
             let scale = cache.key_channels.get(block).and_then(|channels| channels.scale.get(lane));
             let tiles = cache.key_tiles.get(block * depth..).unwrap_or_default();
@@ -229,7 +230,7 @@ impl Attention<'_> {
         }
         let (blocks, depth) = self.value_shape();
         let scales = part(cache.value_scales, head, self.length);
-        for (dimension, row) in values.chunks_exact_mut(self.length).enumerate() {
+        for (dimension, row) in values.rows_mut(self.length).enumerate() {
             let tiles = cache.value_tiles.get((head * blocks + dimension / 16) * depth..).unwrap_or_default();
             let scale = |token: usize| scales.get(token).copied().unwrap_or(0.0);
             dequantize_row(tiles.iter(), dimension % 16, row, scale);

@@ -7,6 +7,7 @@
 //! the network that runs.
 
 use crate::kernels::{Accumulate, KernelSet, Matmul, RowScale};
+use crate::rows::Rows;
 use crate::weights::format::Linear;
 use crate::weights::strategy::MAX_RANK;
 use crate::weights::{Channels, LowRank, Tile, native};
@@ -43,11 +44,11 @@ impl Dense<'_> {
         let Scratch { rows, scales } = scratch;
         let (width, outputs) = (self.linear.inputs(), self.linear.outputs());
         let (depth, smoothing) = (width.next_multiple_of(8), native(&self.linear.smoothing));
-        let places = rows.chunks_exact_mut(depth).zip(scales.iter_mut());
-        for (x, (row, scale)) in x.chunks_exact(width).zip(places) {
+        let places = rows.rows_mut(depth).zip(scales.iter_mut());
+        for (x, (row, scale)) in x.rows(width).zip(places) {
             *scale = (kernels.quantize)(x, smoothing, row);
         }
-        let n = out.len() / outputs;
+        let n = out.rows(outputs).len();
         kernels.matmul(Matmul {
             rows: rows.get(..n * depth).unwrap_or_default(),
             row_scales: scales.get(..n).unwrap_or_default(),
@@ -63,10 +64,10 @@ impl Dense<'_> {
             kernels.add(self.bias, out);
         }
         let Some(low_rank) = &self.low_rank else { return };
-        for (x, out) in x.chunks(ROWS * width).zip(out.chunks_mut(ROWS * outputs)) {
+        for (x, out) in x.parts(ROWS * width).zip(out.parts_mut(ROWS * outputs)) {
             let reduced = low_rank.reduced(kernels, x);
             (kernels.accumulate)(Accumulate {
-                rows: x.len() / width,
+                rows: x.rows(width).len(),
                 depth: low_rank.rank,
                 width: outputs,
                 factors: reduced.as_flattened(),
@@ -87,7 +88,7 @@ impl LowRank<'_> {
     /// scale · A·x of up to [`ROWS`] rows `x` `[n, inputs]`.
     fn reduced(&self, kernels: &KernelSet, x: &[f32]) -> [[f32; MAX_RANK]; ROWS] {
         let mut all = [[0.0; MAX_RANK]; ROWS];
-        for (x, out) in x.chunks_exact(self.a.len() / self.rank).zip(&mut all) {
+        for (x, out) in x.rows(self.a.len() / self.rank.max(1)).zip(&mut all) {
             let out = out.get_mut(..self.rank).unwrap_or_default();
             (kernels.dots)(self.a, x, out);
             for value in out {
@@ -156,7 +157,7 @@ impl Dense<'_> {
             kernels.add_rows(dy.values, bias);
         }
         let Some(low_rank) = &self.low_rank else { return };
-        for (x, values) in x.chunks(ROWS * inputs).zip(dy.values.chunks(ROWS * dy.width)) {
+        for (x, values) in x.parts(ROWS * inputs).zip(dy.values.parts(ROWS * dy.width)) {
             let dy = Columns { values, ..dy };
             let (reduced, inner) = (low_rank.reduced(kernels, x), low_rank.before(kernels, dy, outputs));
             let (rank, depth) = (low_rank.rank, x.len() / inputs);
@@ -196,7 +197,7 @@ impl Dense<'_> {
         let (inputs, outputs) = (self.linear.inputs(), self.linear.outputs());
         transposed_product(kernels, scratch, self.linear, dy, dx);
         let Some(low_rank) = &self.low_rank else { return };
-        for (dx, values) in dx.chunks_mut(ROWS * inputs).zip(dy.values.chunks(ROWS * dy.width)) {
+        for (dx, values) in dx.parts_mut(ROWS * inputs).zip(dy.values.parts(ROWS * dy.width)) {
             let inner = low_rank.before(kernels, Columns { values, ..dy }, outputs);
             (kernels.accumulate)(Accumulate {
                 rows: dx.len() / inputs,
@@ -218,8 +219,8 @@ impl LowRank<'_> {
     fn before(&self, kernels: &KernelSet, dy: Columns<'_>, outputs: usize) -> [[f32; MAX_RANK]; ROWS] {
         let here = dy.first..dy.first + dy.width;
         let mut all = [[0.0; MAX_RANK]; ROWS];
-        for (dy, out) in dy.values.chunks_exact(dy.width).zip(&mut all) {
-            for (value, row) in out.iter_mut().zip(self.b.chunks_exact(outputs)) {
+        for (dy, out) in dy.values.rows(dy.width).zip(&mut all) {
+            for (value, row) in out.iter_mut().zip(self.b.rows(outputs)) {
                 (kernels.dots)(row.get(here.clone()).unwrap_or_default(), dy, core::slice::from_mut(value));
                 *value *= self.scale;
             }
@@ -270,7 +271,7 @@ fn transposed_product(
     let scales = scales.get_mut(..2 * n).unwrap_or_default();
     let row = row.get_mut(..blocks * 16).unwrap_or_default();
     let places = rows.chunks_exact_mut(2 * blocks * 16).zip(scales.as_chunks_mut().0);
-    for (dy_row, (rows, scales)) in dy.values.chunks_exact(dy.width).zip(places) {
+    for (dy_row, (rows, scales)) in dy.values.rows(dy.width).zip(places) {
         spread_out(dy_row, dy.first % 16, channels, row);
         *scales = quantize_finely(kernels, row, rows);
     }
@@ -294,7 +295,7 @@ fn transposed_product(
             out,
             width,
         });
-        for (dx, out) in dx.chunks_exact_mut(inputs).zip(out.chunks_exact(2 * width)) {
+        for (dx, out) in dx.rows_mut(inputs).zip(out.chunks_exact(2 * width)) {
             let dx = dx.get_mut(first..first + width).unwrap_or_default();
             let (coarse, fine) = out.split_at(width);
             if smoothing.is_empty() {
@@ -315,7 +316,7 @@ fn transposed_product(
 /// `dy` · scales of its channels, from place `offset` on; zeros around it.
 fn spread_out(dy: &[f32], offset: usize, channels: &[Channels], row: &mut [f32]) {
     row.fill(0.0);
-    row.get_mut(offset..offset + dy.len()).unwrap_or_default().copy_from_slice(dy);
+    row.get_mut(offset..offset + dy.len()).unwrap_or_default().copy_values(dy);
     for (part, channels) in row.as_chunks_mut::<16>().0.iter_mut().zip(channels) {
         for (place, scale) in part.iter_mut().zip(&channels.scale) {
             *place *= scale;

@@ -4,6 +4,7 @@
 //! example, the layer, the place and the token.
 
 use crate::random::Random;
+use crate::rows::Rows;
 use crate::weights::strategy::NormPart;
 
 /// One example's dropout.
@@ -20,7 +21,7 @@ impl Dropout {
     /// that stay grow by 1 / (1 − rate).
     pub fn apply(&self, layer: usize, place: NormPart, first: usize, rows: &mut [f32], width: usize) {
         let kept = 1.0 / (1.0 - self.rate);
-        for (token, row) in (first as u64..).zip(rows.chunks_exact_mut(width)) {
+        for (token, row) in (first as u64..).zip(rows.rows_mut(width)) {
             let row_number = (token << 16 | layer as u64) << 1 | place as u64;
             let mut random = Random::new(self.seed ^ row_number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             // The first numbers of neighbouring seeds are alike.

@@ -5,6 +5,7 @@
 
 use super::{AdaptedEmbeddings, BackwardSpace, Block, Columns, Dense, Gradients, Scratch};
 use crate::kernels::Accumulate;
+use crate::rows::Rows;
 use crate::text::Token;
 use crate::weights::native;
 
@@ -16,7 +17,7 @@ impl AdaptedEmbeddings<'_> {
         let norm = tables.norm.layer_norm(self.model.config().layer_norm_eps);
         let embedded = block.wide.get_mut(..tokens.len() * width).unwrap_or_default();
         self.sums(tokens, first, embedded);
-        for row in embedded.chunks_exact_mut(width) {
+        for row in embedded.rows_mut(width) {
             (self.kernels.add_and_norm)(row, &[], &norm);
         }
         match tables.projection.as_ref() {
@@ -24,7 +25,7 @@ impl AdaptedEmbeddings<'_> {
                 let mut scratch = Scratch { rows: block.rows, scales: block.scales };
                 Dense::from(projection).forward(self.kernels, &mut scratch, embedded, x);
             }
-            None => x.copy_from_slice(embedded),
+            None => x.copy_values(embedded),
         }
     }
 
@@ -32,12 +33,12 @@ impl AdaptedEmbeddings<'_> {
     fn sums(&self, tokens: &[Token], first: usize, sums: &mut [f32]) {
         let tables = &self.model.root().embeddings;
         let width = self.model.config().embedding_size;
-        let positions = native(&tables.positions).chunks_exact(width).skip(first);
+        let positions = native(&tables.positions).rows(width).skip(first);
         let types = native(&tables.token_types);
-        for ((position, token), row) in positions.zip(tokens).zip(sums.chunks_exact_mut(width)) {
-            row.copy_from_slice(position);
+        for ((position, token), row) in positions.zip(tokens).zip(sums.rows_mut(width)) {
+            row.copy_values(position);
             tables.words.add_row(token.id as usize, row);
-            let segment = types.chunks_exact(width).nth(token.type_id.into()).unwrap_or_default();
+            let segment = types.rows(width).nth(token.type_id.into()).unwrap_or_default();
             self.kernels.add(segment, row);
             let Some((pieces, directions, rank)) = self.words else { continue };
             (self.kernels.accumulate)(Accumulate {
@@ -70,7 +71,7 @@ impl AdaptedEmbeddings<'_> {
         let (width, hidden) = (config.embedding_size, config.hidden_size);
         let norm = tables.norm.layer_norm(config.layer_norm_eps);
         let at_once = (block.scales.len() / 2).max(1);
-        for (first, tokens) in (0..).step_by(at_once).zip(tokens.chunks(at_once)) {
+        for (first, tokens) in (0..).step_by(at_once).zip(tokens.parts(at_once)) {
             let (sums, rest) = block.wide.split_at_mut_checked(tokens.len() * width).unwrap_or_default();
             let d = rest.get_mut(..tokens.len() * width).unwrap_or_default();
             self.sums(tokens, first, sums);
@@ -83,9 +84,9 @@ impl AdaptedEmbeddings<'_> {
                     let dy = Columns::all(projection, above);
                     Dense::from(projection).backward(self.kernels, &mut turning, dy, d);
                 }
-                None => d.copy_from_slice(above),
+                None => d.copy_values(above),
             }
-            let rows = d.chunks_exact_mut(width).zip(sums.chunks_exact_mut(width));
+            let rows = d.rows_mut(width).zip(sums.rows_mut(width));
             for ((d, sum), token) in rows.zip(tokens) {
                 (self.kernels.norm_backward)(d, sum, &norm, &mut [], &mut []);
                 (self.kernels.accumulate)(Accumulate {

@@ -2,6 +2,7 @@
 
 use super::{AdaptedLayer, Block, Scratch, add_and_norm};
 use crate::kernels::KernelSet;
+use crate::rows::Rows;
 use crate::weights::strategy::{NormPart, Part};
 
 /// x = LayerNorm(x + W₂·GELU(W₁·x)) for a block of rows `x` `[n, hidden]` whose first is token `first`.
@@ -12,7 +13,7 @@ pub fn feed_forward(
     first: usize,
     x: &mut [f32],
 ) {
-    let n = x.len() / layer.config.hidden_size;
+    let n = x.rows(layer.config.hidden_size).len();
     let Block { rows, scales, wide, narrow } = block;
     let mut scratch = Scratch { rows, scales };
     let inner = wide.get_mut(..n * layer.config.intermediate_size).unwrap_or_default();

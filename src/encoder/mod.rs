@@ -22,6 +22,7 @@ pub(crate) use dense::{
 
 use crate::arena::Carver;
 use crate::kernels::{KernelSet, LayerNorm, RowScale};
+use crate::rows::Rows;
 use crate::text::Token;
 use crate::weights::format::{Head, Layer};
 use crate::weights::strategy::{NormPart, Part};
@@ -130,18 +131,18 @@ impl<'m> Network<'m> {
         let residual = residual.get_mut(..length * hidden).unwrap_or_default();
         let rows = block.scales.len();
         for (tokens, (first, x)) in
-            tokens.chunks(rows).zip((0..).step_by(rows).zip(residual.chunks_mut(rows * hidden)))
+            tokens.parts(rows).zip((0..).step_by(rows.max(1)).zip(residual.parts_mut(rows * hidden)))
         {
             self.embeddings().embed(block, tokens, first, x);
         }
         for (index, layer) in self.layers().enumerate() {
             observe(index, residual);
             let attention = attention::Attention::new(layer, kernels, length);
-            for (first, x) in (0..).step_by(rows).zip(residual.chunks(rows * hidden)) {
+            for (first, x) in (0..).step_by(rows.max(1)).zip(residual.parts(rows * hidden)) {
                 pulse();
                 attention.keys_and_values(cache, block, first, x);
             }
-            for (first, x) in (0..).step_by(rows).zip(residual.chunks_mut(rows * hidden)) {
+            for (first, x) in (0..).step_by(rows.max(1)).zip(residual.parts_mut(rows * hidden)) {
                 pulse();
                 attention.attend(cache, block, first, x);
                 feed_forward::feed_forward(&layer, kernels, block, first, x);
@@ -247,7 +248,7 @@ impl AdaptedLayer<'_> {
         if self.dropout.is_none() {
             return d;
         }
-        room.copy_from_slice(d);
+        room.copy_values(d);
         self.drop(place, first, room);
         room
     }
@@ -267,7 +268,7 @@ pub(crate) struct AdaptedHead<'m> {
 /// x = LayerNorm(x + y), row by row of `[n, width]`; an empty `y` adds nothing.
 pub(crate) fn add_and_norm(kernels: &KernelSet, norm: &LayerNorm<'_>, x: &mut [f32], y: &[f32]) {
     let width = norm.weight.len();
-    for (index, x) in x.chunks_exact_mut(width).enumerate() {
+    for (index, x) in x.rows_mut(width).enumerate() {
         let y = y.get(index * width..(index + 1) * width).unwrap_or_default();
         (kernels.add_and_norm)(x, y, norm);
     }

@@ -2,6 +2,7 @@
 
 use super::lanes::Portable;
 use super::{Matmul, RowScale, kernel_set};
+use crate::rows::Rows;
 use crate::weights::Channels;
 
 kernel_set!("scalar", Portable);
@@ -11,8 +12,8 @@ fn matmul(product: Matmul<'_>) {
     let Matmul { rows, row_scales, tiles, channels, out, width } = product;
     let (blocks, _) = rows.as_chunks::<8>();
     let depth = tiles.len() / channels.len().max(1);
-    for ((row, scale), out) in blocks.chunks_exact(depth).zip(row_scales).zip(out.chunks_exact_mut(width)) {
-        let columns = tiles.chunks_exact(depth).zip(channels).zip(out.chunks_mut(16));
+    for ((row, scale), out) in blocks.rows(depth).zip(row_scales).zip(out.rows_mut(width)) {
+        let columns = tiles.rows(depth).zip(channels).zip(out.chunks_mut(16));
         for ((tiles, channels), out) in columns {
             let mut sums = [0i32; 16];
             for (activations, tile) in row.iter().zip(tiles) {

@@ -3,6 +3,7 @@
 use super::Session;
 use crate::Error;
 use crate::kernels::lanes::sqrt;
+use crate::rows::Rows;
 use crate::text::Input;
 
 /// How the tokens' vectors become one.
@@ -27,7 +28,7 @@ impl Session<'_, '_> {
             Pooling::First => 1,
         };
         let (first, rest) = workspace.residual.split_at_mut_checked(hidden).unwrap_or_default();
-        for row in rest.chunks_exact(hidden).take(count - 1) {
+        for row in rest.rows(hidden).take(count - 1) {
             for (sum, &x) in first.iter_mut().zip(row) {
                 *sum += x;
             }

@@ -1,6 +1,7 @@
 //! Dense, GELU, LayerNorm, output: the shape that all heads have.
 
 use crate::encoder::{AdaptedHead, Block, Dense, Network, Scratch, Workspace};
+use crate::rows::Rows;
 
 /// Replaces the hidden states of the first `length` tokens by the head's logits `[length, labels]`,
 /// written over the front of the residual stream. A head has at most as many labels as the hidden
@@ -13,7 +14,7 @@ pub fn every_token(
 ) {
     let (hidden, labels) = (network.model.config().hidden_size, head.labels);
     let rows = workspace.block.scales.len();
-    for first in (0..length).step_by(rows) {
+    for first in (0..length).step_by(rows.max(1)) {
         let n = rows.min(length - first);
         let x = workspace.residual.get(first * hidden..(first + n) * hidden).unwrap_or_default();
         let block = &mut workspace.block;
@@ -23,7 +24,7 @@ pub fn every_token(
         let logits = narrow.get_mut(..n * labels).unwrap_or_default();
         output(network, head, features, &mut scratch, logits);
         if let Some(place) = workspace.residual.get_mut(first * labels..(first + n) * labels) {
-            place.copy_from_slice(logits);
+            place.copy_values(logits);
         }
     }
 }
@@ -39,13 +40,13 @@ pub fn features<'a>(
 ) -> &'a [f32] {
     let Network { model, kernels, .. } = network;
     let Some(linear) = head.own.and_then(|head| head.dense.as_ref()) else { return x };
-    let n = x.len() / model.config().hidden_size;
+    let n = x.rows(model.config().hidden_size).len();
     let out = out.get_mut(..n * linear.outputs()).unwrap_or_default();
     Dense::from(linear).forward(kernels, scratch, x, out);
     (kernels.gelu)(out);
     if let Some(norm) = head.own.and_then(|head| head.norm.as_ref()) {
         let norm = norm.layer_norm(model.config().layer_norm_eps);
-        for row in out.chunks_exact_mut(norm.weight.len()) {
+        for row in out.rows_mut(norm.weight.len()) {
             (kernels.add_and_norm)(row, &[], &norm);
         }
     }
@@ -63,7 +64,7 @@ pub fn output(
     let kernels = network.kernels;
     if let Some((weight, bias)) = head.trained {
         let width = weight.len() / head.labels.max(1);
-        for (x, logits) in features.chunks_exact(width).zip(logits.chunks_exact_mut(head.labels)) {
+        for (x, logits) in features.rows(width).zip(logits.rows_mut(head.labels)) {
             (kernels.dots)(weight, x, logits);
             kernels.add(bias, logits);
         }

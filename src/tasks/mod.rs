@@ -19,6 +19,7 @@ pub use fill_mask::Prediction;
 
 use crate::encoder::{Network, Workspace};
 use crate::kernels::{self, KernelSet, lanes};
+use crate::rows::Rows;
 use crate::text::{Input, Token, Tokenizer};
 use crate::weights::{Adapter, HeadKind, Model};
 use crate::{Error, Plan};
@@ -158,8 +159,8 @@ impl<'m, 'a> Session<'m, 'a> {
     /// # Errors
     /// Those of [`Tokenizer::encode`], [`Error::EmptyText`], [`Error::NotFinite`].
     pub fn encode(&mut self, input: Input<'_>) -> Result<(&[Token], &[f32]), Error> {
+        let hidden = self.network.model.config().hidden_size;
         let (workspace, length) = self.encoded(input)?;
-        let hidden = workspace.residual.len() / workspace.tokens.len();
         let states = workspace.residual.get(..length * hidden).unwrap_or_default();
         Ok((workspace.tokens.get(..length).unwrap_or_default(), states))
     }
@@ -191,7 +192,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let limit = self.plan.tokens;
         let mut workspace = Workspace::carve(self.arena, &self.plan)?;
         let place = workspace.tokens.get_mut(..tokens.len());
-        place.ok_or(Error::SequenceTooLong { tokens: tokens.len(), limit })?.copy_from_slice(tokens);
+        place.ok_or(Error::SequenceTooLong { tokens: tokens.len(), limit })?.copy_values(tokens);
         if tokens.is_empty() {
             return Err(Error::EmptyText);
         }

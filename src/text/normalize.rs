@@ -149,8 +149,14 @@ impl<F: FnMut(&Word)> Cutter<F> {
             if begins {
                 let _ = self.origins.push(span);
             }
-            let after = self.marks.iter().take_while(|mark| mark.class <= class).count();
-            let _ = self.marks.insert(after, Mark { char, class, begins });
+            let _ = self.marks.push(Mark { char, class, begins });
+            let mut marks = self.marks.as_mut_slice();
+            while let [others @ .., last] = marks
+                && let Some(before) = others.last_mut().filter(|before| before.class > last.class)
+            {
+                core::mem::swap(before, last);
+                marks = others;
+            }
             return;
         }
         if begins {

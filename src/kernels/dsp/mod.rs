@@ -8,6 +8,7 @@ use core::mem::MaybeUninit;
 
 use super::lanes::{Portable, erf};
 use super::{Matmul, kernel_set, scalar};
+use crate::rows::Rows;
 use crate::weights::Tile;
 
 #[cfg(target_abi = "eabihf")]
@@ -39,10 +40,10 @@ fn matmul(product: Matmul<'_>) {
     let mut buffer = [const { MaybeUninit::<Widened>::uninit() }; INPUTS / 8];
     let Some(buffer) = buffer.get_mut(..depth) else { return };
     let mut sums = [[0; 16]; ROWS];
-    let groups = rows.chunks(ROWS * depth * 8).zip(row_scales.chunks(ROWS));
-    for ((rows, scales), out) in groups.zip(out.chunks_mut(ROWS * width)) {
+    let groups = rows.parts(ROWS * depth * 8).zip(row_scales.parts(ROWS));
+    for ((rows, scales), out) in groups.zip(out.parts_mut(ROWS * width)) {
         let widened = widen(rows, depth, buffer);
-        let blocks = tiles.chunks_exact(depth.max(1)).zip(channels);
+        let blocks = tiles.rows(depth.max(1)).zip(channels);
         for (block, (tiles, channels)) in blocks.enumerate() {
             let columns = block * 16..width.min(block * 16 + 16);
             block_sums(widened, tiles, columns.len(), &mut sums);
