@@ -85,6 +85,12 @@ pub const BOARDS: &[Board] = &[
             slot_bytes: 16 << 20,
         }),
     },
+    Board {
+        name: "raspberry-pi-pico2",
+        processor: "RP2350, Cortex-M33",
+        target: "thumbv8m.main-none-eabihf",
+        machine: None,
+    },
 ];
 
 impl Board {

@@ -4,7 +4,7 @@ use electret::link::Command;
 use electret::text::Input;
 use electret::tune::store::Store;
 use electret::tune::{Settings, Target, Task};
-use electret::{Strategy, Tuner};
+use electret::{Adapter, Strategy, Tuner, TuningPlan};
 use heapless::{String, Vec};
 
 use crate::answers::Running;
@@ -44,7 +44,7 @@ impl Lesson {
         names: &'a [&'a str],
     ) -> Result<Tuner<'a, 'a>, Refusal> {
         let config = running.model.config();
-        let bytes = |tokens| electret::TuningPlan::new(config, tokens, self.strategy, names.len()).bytes();
+        let bytes = |tokens| TuningPlan::new(config, tokens, self.strategy, names.len()).bytes();
         let tokens = (2..=running.plan.tokens).rev().find(|&tokens| bytes(tokens) <= memory.len());
         let tokens = tokens.unwrap_or(running.plan.tokens);
         let settings = Settings { learning_rate: self.learning_rate, ..Settings::default() };
@@ -53,24 +53,56 @@ impl Lesson {
     }
 }
 
-/// Learns from an example, or takes a step: the loss, if there is one.
-pub fn learn(tuner: &mut Tuner<'_, '_>, command: Command<'_>) -> Result<Option<f32>, Refusal> {
-    match command {
-        Command::Learn { text, label } => {
-            let input = Input { truncate: true, ..text.into() };
-            Ok(Some(tuner.learn(input, Target::Class(label.into()))?))
-        }
-        _ => {
-            tuner.step();
-            Ok(None)
-        }
-    }
+/// Whoever learns at the moment, if anybody does.
+pub struct Pupil<'l, 'm, 'a> {
+    tuner: Option<&'l mut Tuner<'m, 'a>>,
+    /// The last request that taught something and the loss that was said to it, in case it comes again.
+    told: Option<(u16, Option<f32>)>,
 }
 
-/// Keeps the tuner's state, then what it has learned, then the choice of it. Wherever that is cut short, the
-/// adapter of before answers, or the new one.
-pub fn commit(tuner: &Tuner<'_, '_>, store: &mut impl Store, adapter: u8) -> Result<(), Refusal> {
-    store.checkpoint(tuner)?;
-    store.save(adapter, &tuner.adapter())?;
-    Ok(store.activate(Some(adapter))?)
+const NO_LESSON: Refusal = Refusal::Because("no lesson: teach first");
+
+impl<'l, 'm, 'a> Pupil<'l, 'm, 'a> {
+    pub fn new(tuner: Option<&'l mut Tuner<'m, 'a>>) -> Self {
+        Self { tuner, told: None }
+    }
+
+    /// Learns from an example or takes a step, once a request: the loss, if there is one.
+    pub fn learn(&mut self, number: u16, command: Command<'_>) -> Result<Option<f32>, Refusal> {
+        if let Some((_, loss)) = self.told.filter(|&(last, _)| last == number) {
+            return Ok(loss);
+        }
+        let tuner = self.tuner.as_mut().ok_or(NO_LESSON)?;
+        let loss = match command {
+            Command::Learn { text, label } => {
+                let input = Input { truncate: true, ..text.into() };
+                Some(tuner.learn(input, Target::Class(label.into()))?)
+            }
+            _ => {
+                tuner.step();
+                None
+            }
+        };
+        self.told = Some((number, loss));
+        Ok(loss)
+    }
+
+    /// Keeps the tuner's state, then what it has learned, then the choice of it. Wherever that is cut short, the
+    /// adapter of before answers, or the new one.
+    pub fn commit(&self, store: &mut impl Store, adapter: u8) -> Result<(), Refusal> {
+        let tuner = self.tuner.as_ref().ok_or(NO_LESSON)?;
+        store.checkpoint(tuner)?;
+        store.save(adapter, &tuner.adapter())?;
+        Ok(store.activate(Some(adapter))?)
+    }
+
+    /// What it has learned so far.
+    pub fn adapter(&self) -> Option<Adapter<'_>> {
+        self.tuner.as_ref().map(|tuner| tuner.adapter())
+    }
+
+    /// Bytes that it learns in.
+    pub fn bytes(&self) -> usize {
+        self.tuner.as_ref().map_or(0, |tuner| tuner.plan().bytes())
+    }
 }

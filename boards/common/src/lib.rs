@@ -7,15 +7,19 @@
 
 #![no_std]
 #![deny(missing_docs)]
-#![cfg_attr(not(feature = "qemu"), forbid(unsafe_code))]
+#![cfg_attr(not(feature = "stack"), forbid(unsafe_code))]
 
 mod answers;
 mod lesson;
 mod line;
 #[cfg(feature = "qemu")]
 pub mod qemu;
+#[cfg(feature = "stack")]
+mod stack;
 mod update;
 
+#[cfg(feature = "stack")]
+pub use stack::stack_depth;
 pub use update::{NoSlots, Slots};
 
 use electret::kernels;
@@ -25,7 +29,7 @@ use electret::{Adapter, Error, Model, Tuner};
 use embedded_io::{Read, Write};
 
 use answers::Running;
-use lesson::Lesson;
+use lesson::{Lesson, Pupil};
 use line::{Line, Refusal, Reply};
 
 /// What a board gives to the firmware.
@@ -148,10 +152,9 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
         &mut self,
         line: &mut Line,
         running: Result<Running, Error>,
-        mut tuner: Option<&mut Tuner<'_, '_>>,
+        tuner: Option<&mut Tuner<'_, '_>>,
     ) -> Result<Next, S::Error> {
-        // What was said to the last request that taught something, in case it comes again.
-        let mut told: Option<(u16, Option<f32>)> = None;
+        let mut pupil = Pupil::new(tuner);
         loop {
             let Some(length) = line.receive(&mut self.serial)? else { return Ok(Next::End(Outcome::Closed)) };
             let Some(Request { number, command }) = line.request(length) else { continue };
@@ -163,12 +166,11 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                     Ok(())
                 }
                 Command::Plan => {
-                    let plan = running.map_or(0, |running| running.plan.bytes());
                     for (name, bytes) in [
                         ("model", running.map_or(0, |running| running.model.bytes())),
-                        ("answering, planned", plan),
+                        ("answering, planned", running.map_or(0, |running| running.plan.bytes())),
                         ("answering, at hand", self.answering.len()),
-                        ("learning, planned", tuner.as_ref().map_or(0, |tuner| tuner.plan().bytes())),
+                        ("learning, planned", pupil.bytes()),
                         ("adapter, at hand", self.adapter.len()),
                         ("stack, deepest", (self.stack)() as usize),
                     ] {
@@ -182,21 +184,10 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                         Err(refusal) => Err(refusal),
                     }
                 }
-                Command::Learn { .. } | Command::Step => match (&mut tuner, told) {
-                    (_, Some((last, loss))) if last == number => {
-                        loss.into_iter().for_each(|loss| reply.say(Answer::Loss(loss)));
-                        Ok(())
-                    }
-                    (None, _) => Err(Refusal::Because("no lesson: teach first")),
-                    (Some(tuner), _) => lesson::learn(tuner, command).map(|loss| {
-                        told = Some((number, loss));
-                        loss.into_iter().for_each(|loss| reply.say(Answer::Loss(loss)));
-                    }),
-                },
-                Command::Commit { adapter } => match &tuner {
-                    None => Err(Refusal::Because("no lesson: teach first")),
-                    Some(tuner) => lesson::commit(tuner, &mut self.store, adapter),
-                },
+                Command::Learn { .. } | Command::Step => pupil
+                    .learn(number, command)
+                    .map(|loss| loss.into_iter().for_each(|loss| reply.say(Answer::Loss(loss)))),
+                Command::Commit { adapter } => pupil.commit(&mut self.store, adapter),
                 Command::Rollback => {
                     end = Some(Next::Forget);
                     Ok(())
@@ -220,8 +211,8 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                     })
                 }
                 _ => running.map_err(Refusal::from).and_then(|running| {
-                    let adapter = match &tuner {
-                        Some(tuner) => Some(tuner.adapter()),
+                    let adapter = match pupil.adapter() {
+                        Some(adapter) => Some(adapter),
                         None => active(&mut self.store, &running.model, self.adapter)?,
                     };
                     let session = running.session(self.answering)?.with_pulse(self.pulse);

@@ -187,21 +187,3 @@ pub fn fail(what: core::fmt::Arguments<'_>) -> ! {
     }
     semihosting::process::exit(1)
 }
-
-unsafe extern "C" {
-    static _stack_start: u32;
-    static _stack_end: u32;
-}
-
-/// What `cortex-m-rt`, or the board's own start, paints the stack with.
-const PAINT: u32 = 0xcccc_cccc;
-
-/// Bytes of stack in use when it was deepest.
-pub fn stack_depth() -> u32 {
-    let (mut place, top) = (&raw const _stack_end, &raw const _stack_start);
-    // SAFETY: between the two lies the stack; only its end that was never used is read.
-    while place < top && unsafe { place.read_volatile() } == PAINT {
-        place = place.wrapping_add(1);
-    }
-    (top as usize).wrapping_sub(place as usize) as u32
-}
