@@ -6,9 +6,9 @@
 use cortex_m::singleton;
 use cortex_m_rt::{ExceptionFrame, entry, exception};
 use electret::Arena;
-use electret_board::{key_from_hex, stack_depth};
 use electret_board::qemu::cortex_m::{Uart, micros, tick};
 use electret_board::qemu::{FileSlots, Machine, fail, run};
+use electret_board::{key_from_hex, stack_depth};
 
 /// Whose updates are taken; everybody's if the build names nobody.
 const KEY: Option<[u8; 32]> = key_from_hex(option_env!("ELECTRET_PUBLIC_KEY"));

@@ -7,9 +7,9 @@
 use core::arch::{asm, global_asm};
 
 use electret::Arena;
-use electret_board::{key_from_hex, stack_depth};
 use electret_board::qemu::aarch64::{Pl011, micros};
 use electret_board::qemu::{FileSlots, Machine, fail, run};
+use electret_board::{key_from_hex, stack_depth};
 
 global_asm!(include_str!("boot.s"));
 
