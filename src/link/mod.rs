@@ -47,7 +47,8 @@ pub enum Command<'a> {
     Classify(&'a str),
     /// Label and its logit for each word: [`Answer::Word`]s.
     Tag(&'a str),
-    /// Begins a lesson in classification; an earlier one that was not committed is forgotten.
+    /// Begins a lesson in classification. It goes on from the last commit of a lesson with the same labels and
+    /// strategy, if that was the last commit; what was not committed is forgotten.
     Teach {
         /// Names of the labels, a line each.
         labels: &'a str,
