@@ -424,7 +424,7 @@ fn states_before(model: Model<'_>, adapter: Adapter<'_>, tokens: &[Token], wante
     let mut workspace = Workspace::carve(arena.as_mut_slice(), &plan).unwrap();
     workspace.tokens[..tokens.len()].copy_from_slice(tokens);
     let mut found = Vec::new();
-    let network = Network { model, adapter: Some(adapter), kernels: kernels::best(), dropout: None };
+    let network = Network { adapter: Some(adapter), ..Network::new(model, kernels::best()) };
     let keep = |layer, states: &mut [f32]| {
         if layer == wanted {
             found = states.to_vec();
