@@ -4,7 +4,7 @@
 //! by any number of replies and closed by [`Answer::Done`] or [`Answer::Failed`]. Whoever hears nothing asks
 //! again under the same number: a board does not learn twice from one request.
 //!
-//! Messages are `postcard`, and around each is a frame ([`Frames`], [`write`]): COBS, so that a zero byte ends a frame and
+//! Messages are `postcard`, and around each is a frame ([`Frames`], [`write()`]): COBS, so that a zero byte ends a frame and
 //! stands nowhere else, with a CRC-32C. A damaged frame is dropped and counted; the next zero byte is firm
 //! ground again. Nothing here allocates.
 
