@@ -1,6 +1,9 @@
 //! A board in memory: a line that hands over what a test has written, a flash, two slots.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+#[path = "../../../../examples/common/mod.rs"]
+mod example;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,7 +15,7 @@ use electret::weights::AlignedBytes;
 use electret::{Error, Plan, Strategy, TINY, TuningPlan};
 use electret_board::{Board, Slots};
 use embedded_io::{ErrorType, Read, Write};
-use embedded_storage::nor_flash::{self, NorFlash, ReadNorFlash};
+use example::Flash;
 
 pub const MODEL: &[u8] = include_bytes!("../../../../models/electret-tiny.electret");
 pub const SLOT: usize = 2560 << 10;
@@ -67,41 +70,6 @@ pub fn frame(number: u16, command: Command<'_>) -> Vec<u8> {
     bytes[..length].to_vec()
 }
 
-/// A NOR flash in memory.
-pub struct Flash(pub Vec<u8>);
-
-impl nor_flash::ErrorType for Flash {
-    type Error = Infallible;
-}
-
-impl ReadNorFlash for Flash {
-    const READ_SIZE: usize = 1;
-
-    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Infallible> {
-        bytes.copy_from_slice(&self.0[offset as usize..][..bytes.len()]);
-        Ok(())
-    }
-
-    fn capacity(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl NorFlash for Flash {
-    const WRITE_SIZE: usize = 4;
-    const ERASE_SIZE: usize = 4096;
-
-    fn erase(&mut self, from: u32, to: u32) -> Result<(), Infallible> {
-        self.0[from as usize..to as usize].fill(0xff);
-        Ok(())
-    }
-
-    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Infallible> {
-        self.0[offset as usize..].iter_mut().zip(bytes).for_each(|(place, byte)| *place &= byte);
-        Ok(())
-    }
-}
-
 /// Two slots in memory that is never given back.
 pub struct MemorySlots([*mut u8; 2]);
 
@@ -140,7 +108,7 @@ pub fn board(serial: Wire, slots: MemorySlots, key: Option<[u8; 32]>) -> Simulat
     Board {
         name: "simulated",
         serial,
-        store: FlashStore::open(Flash(vec![0xff; pages]), 0..pages as u32).unwrap(),
+        store: FlashStore::open(Flash::new(pages), 0..pages as u32).unwrap(),
         slots,
         answering: memory(Plan::inference(&TINY, TOKENS).bytes()),
         learning: memory(TuningPlan::new(&TINY, TOKENS, STRATEGY, 2).bytes()),
