@@ -15,7 +15,7 @@ use common::golden::Golden;
 use ed25519_dalek::{Signer, SigningKey};
 use electret::board::{Answers, BOARDS, Board, Client, Emulator, Failure, Firmware, build, compile, update};
 use electret::evaluate::{LabelNames, Labelled};
-use electret::link::{Answer, Command, Install};
+use electret::link::{Answer, Command, Install, checksum};
 use electret::quantize::quantize;
 use electret::tune::Target;
 use electret::weights::AlignedBytes;
@@ -329,7 +329,7 @@ fn an_update_happens_whole_or_not_at_all() {
     // A piece that is damaged on the way, past the frame's checksum.
     update(&mut client, other, Install::Model, &[0; 64], |_, _| ()).unwrap_err();
     client.ask(Command::Write { offset: 1000, data: &[0x55; 64] }).unwrap();
-    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(other);
+    let crc = checksum(other);
     let install =
         Command::Install { kind: Install::Model, bytes: other.len() as u32, crc, signature: &signature };
     let damaged = client.ask(install).unwrap_err().to_string();

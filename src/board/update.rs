@@ -1,8 +1,7 @@
 //! A model or an adapter to a board, in pieces, from where the last attempt stopped.
 
 use super::{Client, Failure};
-use crate::link::{Command, Install};
-use crate::weights::CRC_32C;
+use crate::link::{Command, Install, checksum};
 
 /// Bytes in a request to write.
 const PIECE: usize = 512;
@@ -31,7 +30,7 @@ pub fn update(
         client.ask(Command::Write { offset, data: piece })?;
     }
     progress(file.len(), file.len());
-    let (bytes, crc) = (file.len() as u32, CRC_32C.checksum(file));
+    let (bytes, crc) = (file.len() as u32, checksum(file));
     client.ask(Command::Install { kind, bytes, crc, signature })?;
     Ok(())
 }
@@ -43,7 +42,7 @@ fn there(client: &mut Client, file: &[u8], pieces: usize) -> Result<usize, Failu
         let middle = (agree + differ) / 2;
         let begin = &file[..file.len().min(middle * PIECE)];
         let found = client.ask(Command::Checksum { bytes: begin.len() as u32 })?.figure("crc")?;
-        if found == u64::from(CRC_32C.checksum(begin)) { agree = middle } else { differ = middle }
+        if found == u64::from(checksum(begin)) { agree = middle } else { differ = middle }
     }
     Ok(agree)
 }

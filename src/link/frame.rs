@@ -12,6 +12,11 @@ const CHECKSUM: usize = 4;
 /// Longest frame without its zeros: COBS adds a byte to every 254.
 pub const FRAME: usize = MESSAGE + CHECKSUM + (MESSAGE + CHECKSUM).div_ceil(254) + 1;
 
+/// CRC-32C of some bytes: of a message in its frame, and of what an update sends.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    CRC_32C.checksum(bytes)
+}
+
 /// Writes a message as a frame. A zero goes in front of it: whatever noise came before ends there.
 ///
 /// # Errors
@@ -21,7 +26,7 @@ pub fn write<W: Write>(writer: &mut W, message: &impl Serialize) -> Result<bool,
     let mut coded = [0; FRAME];
     let (body, _) = plain.split_at_mut(MESSAGE);
     let Ok(length) = postcard::to_slice(message, body).map(|body| body.len()) else { return Ok(false) };
-    let crc = CRC_32C.checksum(plain.get(..length).unwrap_or_default());
+    let crc = checksum(plain.get(..length).unwrap_or_default());
     let place = plain.get_mut(length..length + CHECKSUM).unwrap_or_default();
     place.copy_from_slice(&crc.to_le_bytes());
     let Ok(length) = cobs::try_encode(plain.get(..length + CHECKSUM).unwrap_or_default(), &mut coded) else {
@@ -76,7 +81,7 @@ impl Frames {
     fn decode(&mut self, length: usize) -> Option<usize> {
         let length = cobs::decode_in_place(self.buffer.get_mut(..length)?).ok()?;
         let (message, crc) = self.buffer.get(..length)?.split_last_chunk::<CHECKSUM>()?;
-        (CRC_32C.checksum(message) == u32::from_le_bytes(*crc)).then_some(message.len())
+        (checksum(message) == u32::from_le_bytes(*crc)).then_some(message.len())
     }
 
     /// The message of that length that [`Frames::push`] has completed, until the next byte is pushed.

@@ -10,7 +10,7 @@
 
 mod frame;
 
-pub use frame::{FRAME, Frames, MESSAGE, write};
+pub use frame::{FRAME, Frames, MESSAGE, checksum, write};
 
 use serde::{Deserialize, Serialize};
 

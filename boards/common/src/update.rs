@@ -5,7 +5,7 @@
 //! itself, and then makes one choice in the store, which is written whole or not at all.
 
 use ed25519_dalek::{Signature, VerifyingKey};
-use electret::link::{Answer, Command, Install};
+use electret::link::{Answer, Command, Install, checksum};
 use electret::tune::store::Store;
 use electret::{Adapter, Error, Model};
 use embedded_io::Write;
@@ -106,8 +106,4 @@ const TOO_LARGE: Refusal = Refusal::Because("the free slot is smaller than that"
 
 fn part(room: &'static [u8], bytes: u32) -> Result<&'static [u8], Refusal> {
     room.get(..bytes as usize).ok_or(TOO_LARGE)
-}
-
-fn checksum(bytes: &[u8]) -> u32 {
-    crc::Crc::<u32, crc::Table<1>>::new(&crc::CRC_32_ISCSI).checksum(bytes)
 }
