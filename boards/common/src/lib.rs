@@ -58,11 +58,12 @@ pub struct Board<'b, S, P, M> {
     pub stack: fn() -> u32,
 }
 
-/// A public key from 64 hexadecimal digits, as a build's environment gives it.
-///
-/// # Panics
-/// While a constant is evaluated, if it is none: then the firmware does not build.
-pub const fn key_from_hex(text: Option<&str>) -> Option<[u8; 32]> {
+/// Public key of those whose updates are taken, if the build's environment names one in `ELECTRET_PUBLIC_KEY`. One
+/// that is none does not build.
+pub const KEY: Option<[u8; 32]> = key_from_hex(option_env!("ELECTRET_PUBLIC_KEY"));
+
+/// A key from 64 hexadecimal digits.
+const fn key_from_hex(text: Option<&str>) -> Option<[u8; 32]> {
     let Some(text) = text else { return None };
     let text = text.as_bytes();
     assert!(text.len() == 64, "a public key has 64 hexadecimal digits");

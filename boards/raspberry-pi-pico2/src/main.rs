@@ -16,7 +16,7 @@ use core::cell::RefCell;
 
 use electret::tune::store::FlashStore;
 use electret::{Arena, Error};
-use electret_board::{Board, Slots, key_from_hex, stack_depth};
+use electret_board::{Board, KEY, Slots, stack_depth};
 use embassy_rp::bind_interrupts;
 use embassy_rp::flash::{self, Blocking, Flash};
 use embassy_rp::peripherals::{FLASH, UART0};
@@ -31,9 +31,6 @@ const FLASH_BYTES: usize = 16 << 20;
 const SLOTS: [u32; 2] = [1 << 20, 8 << 20];
 const SLOT_BYTES: u32 = 7 << 20;
 const STORE: u32 = 15 << 20;
-
-/// Whose updates are taken; everybody's if the build names nobody.
-const KEY: Option<[u8; 32]> = key_from_hex(option_env!("ELECTRET_PUBLIC_KEY"));
 
 bind_interrupts!(struct Interrupts {
     UART0_IRQ => BufferedInterruptHandler<UART0>;

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use cortex_m::peripheral::SYST;
 use cortex_m::peripheral::syst::SystClkSource;
+use cortex_m_rt::{ExceptionFrame, exception};
 use embedded_io::{ErrorType, Read, Write};
 
 use super::fail;
@@ -83,8 +84,8 @@ impl Write for Uart {
 /// Milliseconds since the timer was started.
 static TICKS: AtomicU32 = AtomicU32::new(0);
 
-/// To be called by the board's SysTick handler.
-pub fn tick() {
+#[exception]
+fn SysTick() {
     // One core, and nobody else writes.
     TICKS.store(TICKS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
@@ -101,4 +102,9 @@ fn start_ticks(timer: &mut SYST, hz: u32) {
 /// Microseconds since then, in steps of a millisecond.
 pub fn micros() -> u64 {
     u64::from(TICKS.load(Ordering::Relaxed)) * 1000
+}
+
+#[exception]
+unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
+    fail(format_args!("hard fault at {:#x}", frame.pc()))
 }

@@ -19,7 +19,7 @@ use embedded_storage::nor_flash::{
 use semihosting::fs::{File, OpenOptions};
 use semihosting::io::{Read, Seek, SeekFrom, Write};
 
-use crate::{Board, Outcome, Slots};
+use crate::{Board, KEY, Outcome, Slots, stack_depth};
 
 /// The file of a folder that QEMU runs in, to be read and written.
 fn open(name: &CStr) -> Result<File, Fault> {
@@ -161,21 +161,30 @@ pub struct Machine<S> {
     pub answering: &'static mut [u8],
     pub learning: &'static mut [u8],
     pub adapter: &'static mut [u8],
-    pub key: Option<[u8; 32]>,
     pub clock: fn() -> u64,
-    pub stack: fn() -> u32,
 }
 
 /// Serves until the line is closed.
 pub fn run<S: embedded_io::Read + embedded_io::Write>(machine: Machine<S>) -> ! {
-    let Machine { name, serial, slots, answering, learning, adapter, key, clock, stack } = machine;
+    let Machine { name, serial, slots, answering, learning, adapter, clock } = machine;
     let flash = FileFlash::open().unwrap_or_else(|error| fail(format_args!("{name}: flash.bin: {error:?}")));
     let range = 0..flash.capacity() as u32;
     let store = FlashStore::open(flash, range).unwrap_or_else(|error| fail(format_args!("{name}: {error}")));
     // QEMU's machines have no watchdog to feed.
     let pulse = || ();
-    let mut board =
-        Board { name, serial, store, slots, answering, learning, adapter, key, clock, pulse, stack };
+    let mut board = Board {
+        name,
+        serial,
+        store,
+        slots,
+        answering,
+        learning,
+        adapter,
+        key: KEY,
+        clock,
+        pulse,
+        stack: stack_depth,
+    };
     while let Ok(Outcome::Installed) = board.serve() {}
     fail(format_args!("{name}: the line is closed"))
 }
@@ -186,4 +195,9 @@ pub fn fail(what: core::fmt::Arguments<'_>) -> ! {
         let _ = writeln!(error, "{what}");
     }
     semihosting::process::exit(1)
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    fail(format_args!("{info}"))
 }
