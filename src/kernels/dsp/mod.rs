@@ -94,30 +94,20 @@ macro_rules! tile_steps {
             $times,
             r"
             ldrd r6, r7, [r0], #128
+            .irp weights, r6, r7
             ldm r1!, {{r2, r3, r4, r5}}
-            sxtb16 r12, r6, ror #8
-            sxtb16 r6, r6
-            smlad r8, r2, r6, r8
-            smlad r9, r4, r6, r9
+            sxtb16 r12, \weights, ror #8
+            sxtb16 \weights, \weights
+            smlad r8, r2, \weights, r8
+            smlad r9, r4, \weights, r9
             smlad r8, r3, r12, r8
             smlad r9, r5, r12, r9
             ldm r1!, {{r2, r3, r4, r5}}
-            smlad r10, r2, r6, r10
-            smlad r11, r4, r6, r11
+            smlad r10, r2, \weights, r10
+            smlad r11, r4, \weights, r11
             smlad r10, r3, r12, r10
             smlad r11, r5, r12, r11
-            ldm r1!, {{r2, r3, r4, r5}}
-            sxtb16 r12, r7, ror #8
-            sxtb16 r7, r7
-            smlad r8, r2, r7, r8
-            smlad r9, r4, r7, r9
-            smlad r8, r3, r12, r8
-            smlad r9, r5, r12, r9
-            ldm r1!, {{r2, r3, r4, r5}}
-            smlad r10, r2, r7, r10
-            smlad r11, r4, r7, r11
-            smlad r10, r3, r12, r10
-            smlad r11, r5, r12, r11
+            .endr
             .endr"
         )
     };
