@@ -150,26 +150,7 @@ enum What {
         /// The text, or - for one a line from stdin.
         text: String,
     },
-    /// Learns examples and keeps what they taught.
-    Learn {
-        /// Examples: .tsv with a label and a text in each line.
-        examples: PathBuf,
-        /// The number to keep it under; it answers from then on.
-        #[arg(long, default_value_t = 0)]
-        adapter: u8,
-        /// head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:qkvaio or all], or several joined by +.
-        #[arg(long, default_value = "head+lora:4:2")]
-        strategy: String,
-        /// Times that every example is learned.
-        #[arg(long, default_value_t = 3)]
-        epochs: u32,
-        /// Examples a step.
-        #[arg(long, default_value_t = 4)]
-        batch_size: usize,
-        /// Largest learning rate.
-        #[arg(long, default_value_t = 2e-3)]
-        learning_rate: f32,
-    },
+    Learn(Learn),
     /// Which adapters are there?
     Adapters,
     /// Lets an adapter answer, or the model alone.
@@ -188,6 +169,28 @@ enum What {
         #[arg(long, value_name = "FILE")]
         signature: Option<PathBuf>,
     },
+}
+
+/// Learns examples and keeps what they taught.
+#[derive(Args)]
+struct Learn {
+    /// Examples: .tsv with a label and a text in each line.
+    examples: PathBuf,
+    /// The number to keep it under; it answers from then on.
+    #[arg(long, default_value_t = 0)]
+    adapter: u8,
+    /// head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:qkvaio or all], or several joined by +.
+    #[arg(long, default_value = "head+lora:4:2")]
+    strategy: String,
+    /// Times that every example is learned.
+    #[arg(long, default_value_t = 3)]
+    epochs: u32,
+    /// Examples a step.
+    #[arg(long, default_value_t = 4)]
+    batch_size: usize,
+    /// Largest learning rate.
+    #[arg(long, default_value_t = 2e-3)]
+    learning_rate: f32,
 }
 
 impl Board {
@@ -376,10 +379,8 @@ impl Talk {
                 show_labels(labels.collect(), json)
             }),
             What::Tag { text } => each_text(text, |text| show_words(&mut client, text, json)),
-            What::Learn { examples, adapter, strategy, epochs, batch_size, learning_rate } => {
-                let lesson = Command::Teach { labels: "", strategy, learning_rate: *learning_rate };
-                learn(&mut client, examples, lesson, *epochs, *batch_size)?;
-                client.ask(Command::Commit { adapter: *adapter })?;
+            What::Learn(lesson) => {
+                lesson.teach(&mut client)?;
                 show_figures(&mut client, Command::Adapters, json)
             }
             What::Adapters => show_figures(&mut client, Command::Adapters, json),
@@ -463,34 +464,30 @@ fn show_words(client: &mut Client, text: &str, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Teaches a board what the examples say.
-fn learn(
-    client: &mut Client,
-    examples: &std::path::Path,
-    lesson: Command<'_>,
-    epochs: u32,
-    batch_size: usize,
-) -> Result<()> {
-    ensure!(epochs > 0 && batch_size > 0, "--epochs and --batch-size must be at least 1");
-    let Labelled { labels, examples, .. } = Labelled::read(examples, LabelNames::OfFile)?;
-    let labels = labels.join("\n");
-    let Command::Teach { strategy, learning_rate, .. } = lesson else { bail!("no lesson") };
-    client.ask(Command::Teach { labels: &labels, strategy, learning_rate })?;
-    let bar = progress_bar(u64::from(epochs) * examples.len() as u64);
-    for _ in 0..epochs {
-        for batch in examples.chunks(batch_size) {
-            for example in batch {
-                let Target::Class(label) = example.target() else {
-                    bail!("a board learns labels of texts only")
-                };
-                client.ask(Command::Learn { text: example.input().text, label: label as u16 })?;
-                bar.inc(1);
+impl Learn {
+    /// Teaches a board what the examples say, and has it kept.
+    fn teach(&self, client: &mut Client) -> Result<()> {
+        ensure!(self.epochs > 0 && self.batch_size > 0, "--epochs and --batch-size must be at least 1");
+        let Labelled { labels, examples, .. } = Labelled::read(&self.examples, LabelNames::OfFile)?;
+        let (labels, learning_rate) = (labels.join("\n"), self.learning_rate);
+        client.ask(Command::Teach { labels: &labels, strategy: &self.strategy, learning_rate })?;
+        let bar = progress_bar(u64::from(self.epochs) * examples.len() as u64);
+        for _ in 0..self.epochs {
+            for batch in examples.chunks(self.batch_size) {
+                for example in batch {
+                    let Target::Class(label) = example.target() else {
+                        bail!("a board learns labels of texts only")
+                    };
+                    client.ask(Command::Learn { text: example.input().text, label: label as u16 })?;
+                    bar.inc(1);
+                }
+                client.ask(Command::Step)?;
             }
-            client.ask(Command::Step)?;
         }
+        bar.finish();
+        client.ask(Command::Commit { adapter: self.adapter })?;
+        Ok(())
     }
-    bar.finish();
-    Ok(())
 }
 
 fn progress_bar(length: u64) -> ProgressBar {
