@@ -89,6 +89,11 @@ pub trait Lanes: Number {
     fn erf(self) -> Self {
         erf(self)
     }
+    /// [`gelu_of`] each lane.
+    #[inline(always)]
+    fn gelu(self) -> Self {
+        gelu_of(self)
+    }
     /// Lane i joined with lane i + 8, then 4, 2 and 1 apart: what stands in the first lane.
     fn fold<J: Join>(self) -> f32;
 }
@@ -239,6 +244,13 @@ impl Lanes for Portable {
         self
     }
     #[inline(always)]
+    fn gelu(mut self) -> Self {
+        for x in &mut self.0 {
+            *x = gelu_of(*x);
+        }
+        self
+    }
+    #[inline(always)]
     fn fold<J: Join>(self) -> f32 {
         let apart = |v: Self, by: usize| Self(core::array::from_fn(|i| v.0[(i + by) % LANES]));
         let v = J::join(self, apart(self, 8));
@@ -355,13 +367,18 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// GELU in its exact erf form, x·Φ(x), over a slice in place.
+/// GELU in its exact erf form, x·Φ(x).
+#[inline(always)]
+pub(super) fn gelu_of<V: Number>(x: V) -> V {
+    let erf = erf(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)));
+    V::splat(0.5).mul(x).mul(V::splat(1.0).add(erf))
+}
+
+/// [`gelu_of`] over a slice in place.
 #[inline(always)]
 pub fn gelu<V: Lanes>(row: &mut [f32]) {
     for index in 0..parts(row) {
-        let x: V = get(row, index, 0.0);
-        let erf = x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)).erf();
-        put(row, index, V::splat(0.5).mul(x).mul(V::splat(1.0).add(erf)));
+        put(row, index, get::<V>(row, index, 0.0).gelu());
     }
 }
 

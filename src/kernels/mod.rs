@@ -192,27 +192,23 @@ macro_rules! has_arm_feature {
 use has_arm_feature;
 
 /// A kernel set: `matmul` and `peak` of the file that asks for it, and the f32 primitives of
-/// [`lanes`] over its registers, compiled for the named instructions; or a `quantize`, and a `gelu`, of
-/// its own.
+/// [`lanes`] over its registers, compiled for the named instructions; or a `quantize` of its own.
 macro_rules! kernel_set {
     ($name:literal, $lanes:ty, quantize: $quantize:ident) => {
-        kernel_set!(@ $name, $lanes, [], $quantize, |row| super::lanes::gelu::<$lanes>(row));
-    };
-    ($name:literal, $lanes:ty, quantize: $quantize:ident, gelu: $gelu:ident) => {
-        kernel_set!(@ $name, $lanes, [], $quantize, $gelu);
+        kernel_set!(@ $name, $lanes, [], $quantize);
     };
     ($name:literal, $lanes:ty $(, $features:literal)?) => {
         kernel_set!(@ $name, $lanes, [$($features)?], |row, smoothing, quantized| super::compiled!(
             [$($features)?] quantize::<$lanes>(
                 row: &[f32], smoothing: &[f32], quantized: &mut [i8]
             ) -> super::RowScale
-        ), |row| super::compiled!([$($features)?] gelu::<$lanes>(row: &mut [f32])));
+        ));
     };
-    (@ $name:literal, $lanes:ty, [$($features:literal)?], $quantize:expr, $gelu:expr) => {
+    (@ $name:literal, $lanes:ty, [$($features:literal)?], $quantize:expr) => {
         pub(super) static KERNELS: super::KernelSet = super::KernelSet {
             name: $name,
             matmul,
-            gelu: $gelu,
+            gelu: |row| super::compiled!([$($features)?] gelu::<$lanes>(row: &mut [f32])),
             softmax: |row| super::compiled!([$($features)?] softmax::<$lanes>(row: &mut [f32])),
             attention_weights: |scores, value_scales, quantized| super::compiled!(
                 [$($features)?] attention_weights::<$lanes>(

@@ -6,7 +6,7 @@
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use super::lanes::{Portable, erf};
+use super::lanes::Portable;
 use super::{Matmul, kernel_set, scalar};
 use crate::rows::Rows;
 use crate::weights::Tile;
@@ -18,7 +18,7 @@ use float::{finish, quantize};
 #[cfg(not(target_abi = "eabihf"))]
 use {super::scalar::finish, portable_quantize as quantize};
 
-kernel_set!("dsp", Portable, quantize: quantize, gelu: gelu);
+kernel_set!("dsp", Portable, quantize: quantize);
 
 /// Rows that share one pass over the weights, as many accumulators.
 const ROWS: usize = 4;
@@ -175,16 +175,6 @@ fn block_sums(widened: &[Widened], tiles: &[Tile], lanes: usize, sums: &mut [[i3
 #[cfg(not(target_abi = "eabihf"))]
 fn portable_quantize(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> super::RowScale {
     super::lanes::quantize::<Portable>(row, smoothing, quantized)
-}
-
-/// [`lanes::gelu`](super::lanes::gelu) value by value.
-fn gelu(row: &mut [f32]) {
-    let (fours, rest) = row.as_chunks_mut::<4>();
-    let activate = |x: &mut f32| *x = 0.5 * *x * (1.0 + erf(*x * core::f32::consts::FRAC_1_SQRT_2));
-    for four in fours {
-        four.iter_mut().for_each(activate);
-    }
-    rest.iter_mut().for_each(activate);
 }
 
 /// 4 chains of `smlad`, 2 multiply-accumulates each.
