@@ -7,7 +7,8 @@
 
 use core::arch::asm;
 
-use super::lanes::{Portable, RowScale, row_scale};
+use super::lanes::quantize::row_scale;
+use super::lanes::{Portable, RowScale};
 use super::scalar::finish;
 use super::{Matmul, kernel_set};
 use crate::weights::Tile;

@@ -6,7 +6,8 @@
 
 use core::arch::naked_asm;
 
-use crate::kernels::lanes::{self, Number, Portable, RowScale, row_scale};
+use crate::kernels::lanes::quantize::row_scale;
+use crate::kernels::lanes::{self, Number, Portable, RowScale};
 use crate::kernels::scalar;
 use crate::weights::Channels;
 

@@ -7,7 +7,13 @@
 //!
 //! Inputs are finite; what is not finite stays so and is refused by the callers' checks.
 
-use crate::weights::Tile;
+mod products;
+pub(super) mod quantize;
+
+pub use products::{Accumulate, accumulate, dots, turn};
+pub use quantize::{RowScale, attention_weights, quantize, quantize_symmetric};
+
+use products::transposed;
 
 /// How many values are worked at once.
 pub const LANES: usize = 16;
@@ -89,7 +95,7 @@ pub trait Lanes: Number {
     fn erf(self) -> Self {
         erf(self)
     }
-    /// [`gelu_of`] each lane.
+    /// GELU of each lane.
     #[inline(always)]
     fn gelu(self) -> Self {
         gelu_of(self)
@@ -260,16 +266,6 @@ impl Lanes for Portable {
     }
 }
 
-/// Scale and zero point of one row of int8 activations: x ≈ scale · (q − zero_point).
-#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-pub struct RowScale {
-    /// Step between two neighbouring values.
-    pub scale: f32,
-    /// The int8 that stands for 0, −128..=127.
-    pub zero_point: i32,
-}
-
 /// How many parts of sixteen a row has, the last perhaps not whole.
 #[inline(always)]
 fn parts(row: &[f32]) -> usize {
@@ -367,14 +363,14 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// GELU in its exact erf form, x·Φ(x).
+/// x·Φ(x).
 #[inline(always)]
-pub(super) fn gelu_of<V: Number>(x: V) -> V {
+fn gelu_of<V: Number>(x: V) -> V {
     let erf = erf(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2)));
     V::splat(0.5).mul(x).mul(V::splat(1.0).add(erf))
 }
 
-/// [`gelu_of`] over a slice in place.
+/// GELU in its exact erf form over a slice in place.
 #[inline(always)]
 pub fn gelu<V: Lanes>(row: &mut [f32]) {
     for index in 0..parts(row) {
@@ -520,278 +516,5 @@ pub fn norm_backward<V: Lanes>(
     for index in 0..parts(d) {
         let x = get::<V>(d, index, 0.0).sub(mean).sub(get::<V>(z, index, 0.0).mul(along));
         put(d, index, x.mul(inverse));
-    }
-}
-
-/// out\[m\] = row m of `matrix` `[out, x]` · `x`.
-#[inline(always)]
-pub fn dots<V: Lanes>(matrix: &[f32], x: &[f32], out: &mut [f32]) {
-    for (out, row) in out.iter_mut().zip(matrix.chunks_exact(x.len().max(1))) {
-        let mut sum = V::splat(0.0);
-        for index in 0..parts(x) {
-            sum = sum.add(get::<V>(row, index, 0.0).mul(get(x, index, 0.0)));
-        }
-        *out = sum.fold::<Sum>();
-    }
-}
-
-/// out += F·x, where F is `[rows, depth]`, x `[depth, width]` and out `[rows, width]`.
-///
-/// Rows may lie apart, in wider ones, and F may stand on its side.
-#[derive(Debug)]
-pub struct Accumulate<'a> {
-    /// Rows of the product.
-    pub rows: usize,
-    /// Summands of each value.
-    pub depth: usize,
-    /// Columns.
-    pub width: usize,
-    /// F\[r\]\[k\] = `factors`\[r · `factor_steps`\[0\] + k · `factor_steps`\[1\]\].
-    pub factors: &'a [f32],
-    /// See there.
-    pub factor_steps: [usize; 2],
-    /// Row k of x begins at k · `x_step`.
-    pub x: &'a [f32],
-    /// See there.
-    pub x_step: usize,
-    /// Row r begins at r · `out_step`.
-    pub out: &'a mut [f32],
-    /// See there.
-    pub out_step: usize,
-}
-
-/// Adds each product in order of depth, so that two calls in turn give the bits of one.
-#[inline(always)]
-pub fn accumulate<V: Lanes>(product: Accumulate<'_>) {
-    let Accumulate { rows, depth, width, factors, factor_steps: [row_step, depth_step], .. } = product;
-    let mut r = 0;
-    while r < rows {
-        let n = if r + ROWS_AT_ONCE <= rows && V::WIDE { ROWS_AT_ONCE } else { 1 };
-        for index in 0..width.div_ceil(LANES) {
-            let columns = index * LANES..width.min((index + 1) * LANES);
-            let place = |row: usize| {
-                let start = row * product.out_step;
-                start + columns.start..start + columns.end
-            };
-            let mut sums = [V::splat(0.0); ROWS_AT_ONCE];
-            for (i, sum) in sums.iter_mut().enumerate().take(n) {
-                *sum = get(product.out.get(place(r + i)).unwrap_or_default(), 0, 0.0);
-            }
-            for k in 0..depth {
-                let start = k * product.x_step;
-                let x = product.x.get(start + columns.start..start + columns.end).unwrap_or_default();
-                let x: V = get(x, 0, 0.0);
-                let first = r * row_step + k * depth_step;
-                for (i, sum) in sums.iter_mut().enumerate().take(n) {
-                    let factor = factors.get(first + i * row_step).copied().unwrap_or(0.0);
-                    *sum = sum.add(V::splat(factor).mul(x));
-                }
-            }
-            for (i, sum) in sums.into_iter().enumerate().take(n) {
-                put(product.out.get_mut(place(r + i)).unwrap_or_default(), 0, sum);
-            }
-        }
-        r += n;
-    }
-}
-
-/// Rows that share each load of x, where sixteen lanes take few registers.
-const ROWS_AT_ONCE: usize = 4;
-
-/// Turns inputs `16 · strip..` of all blocks of `tiles` `[blocks][depth][16 channels][8 inputs]` into
-/// `turned` `[2 · blocks][16 inputs][8 channels]`, and sums each input's weights.
-#[inline(always)]
-pub fn turn<V: Lanes>(tiles: &[Tile], depth: usize, strip: usize, turned: &mut [Tile]) -> [i32; 16] {
-    let mut partial = [[0; 16]; 2];
-    for (tiles, [first, second]) in tiles.chunks_exact(depth.max(1)).zip(turned.as_chunks_mut().0) {
-        for (half, partial) in partial.iter_mut().enumerate() {
-            let tile = tiles.get(2 * strip + half).copied().unwrap_or(Tile([[0; 8]; 16]));
-            let inputs = 8 * half..8 * half + 8;
-            for (channels, turned) in tile.0.as_chunks().0.iter().zip([&mut *first, &mut *second]) {
-                let turned = turned.0.get_mut(inputs.clone()).unwrap_or_default();
-                turned.copy_from_slice(&V::turn_square(channels, partial));
-            }
-        }
-    }
-    let partial = partial.as_flattened();
-    core::array::from_fn(|input| partial.get(2 * input..2 * input + 2).unwrap_or_default().iter().sum())
-}
-
-/// The transpose of 8 × 8 bytes: halves, quarters and eighths of the square change places across the
-/// diagonal.
-fn transposed(square: &[[i8; 8]; 8]) -> [[i8; 8]; 8] {
-    let mut rows = square.map(|row| u64::from_le_bytes(row.map(|byte| byte as u8)));
-    for (apart, shift, mask) in
-        [(4, 32, 0x0000_0000_ffff_ffff), (2, 16, 0x0000_ffff_0000_ffff), (1, 8, 0x00ff_00ff_00ff_00ff_u64)]
-    {
-        for group in rows.chunks_exact_mut(2 * apart) {
-            let (upper, lower) = group.split_at_mut(apart);
-            for (upper, lower) in upper.iter_mut().zip(lower) {
-                let exchanged = (*upper >> shift ^ *lower) & mask;
-                *lower ^= exchanged;
-                *upper ^= exchanged << shift;
-            }
-        }
-    }
-    rows.map(|row| row.to_le_bytes().map(|byte| byte as i8))
-}
-
-/// What is quantised, computed part by part from one row or two.
-trait Values {
-    /// Whether none is below zero.
-    const POSITIVE: bool = false;
-    fn length(&self) -> usize;
-    fn get<V: Lanes>(&self, index: usize) -> V;
-}
-
-/// A row as it is.
-struct Plain<'a>(&'a [f32]);
-
-/// row · factors.
-struct Smoothed<'a>(&'a [f32], &'a [f32]);
-
-/// row · inverse · factors.
-struct Normalised<'a>(&'a [f32], f32, &'a [f32]);
-
-impl Values for Plain<'_> {
-    #[inline(always)]
-    fn length(&self) -> usize {
-        self.0.len()
-    }
-    #[inline(always)]
-    fn get<V: Lanes>(&self, index: usize) -> V {
-        get(self.0, index, 0.0)
-    }
-}
-
-impl Values for Smoothed<'_> {
-    #[inline(always)]
-    fn length(&self) -> usize {
-        self.0.len()
-    }
-    #[inline(always)]
-    fn get<V: Lanes>(&self, index: usize) -> V {
-        get::<V>(self.0, index, 0.0).mul(get(self.1, index, 0.0))
-    }
-}
-
-impl Values for Normalised<'_> {
-    const POSITIVE: bool = true;
-    #[inline(always)]
-    fn length(&self) -> usize {
-        self.0.len()
-    }
-    #[inline(always)]
-    fn get<V: Lanes>(&self, index: usize) -> V {
-        get::<V>(self.0, index, 0.0).mul(V::splat(self.1)).mul(get(self.2, index, 0.0))
-    }
-}
-
-/// Quantises `row · smoothing`, element by element, to int8 over its own range, 0 included; an empty
-/// `smoothing` is all ones. `quantized` may be longer than `row`; the rest becomes zero bytes. Bytes
-/// have the bits of [`Lanes::FLIP`] turned.
-#[inline(always)]
-pub fn quantize<V: Lanes>(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> RowScale {
-    if smoothing.is_empty() {
-        quantize_values::<V, _>(&Plain(row), quantized)
-    } else {
-        quantize_values::<V, _>(&Smoothed(row, smoothing), quantized)
-    }
-}
-
-/// softmax(scores) · value_scales, quantised like [`quantize`]; `scores` is left as scratch.
-#[inline(always)]
-pub fn attention_weights<V: Lanes>(
-    scores: &mut [f32],
-    value_scales: &[f32],
-    quantized: &mut [i8],
-) -> RowScale {
-    let inverse = exponentials::<V>(scores);
-    quantize_values::<V, _>(&Normalised(scores, inverse, value_scales), quantized)
-}
-
-#[inline(always)]
-fn quantize_values<V: Lanes, X: Values>(values: &X, quantized: &mut [i8]) -> RowScale {
-    let (mut low, mut high) = (V::splat(0.0), V::splat(0.0));
-    for index in 0..values.length().div_ceil(LANES) {
-        let x = values.get(index);
-        if !X::POSITIVE {
-            low = low.smaller(x);
-        }
-        high = high.larger(x);
-    }
-    let min = if X::POSITIVE { 0.0 } else { low.fold::<Min>() };
-    let max = high.fold::<Max>();
-    let Some((scale, inverse, shift)) = row_scale(min, max) else {
-        quantized.fill(V::FLIP as i8);
-        return RowScale { scale: 1.0, zero_point: 0 };
-    };
-    let (inverse, shift) = (V::splat(inverse), V::splat(shift));
-    for index in 0..values.length().div_ceil(LANES) {
-        let x = values.get::<V>(index).mul(inverse).add(shift);
-        let (parts, rest) = quantized.as_chunks_mut();
-        match parts.get_mut(index) {
-            Some(part) => x.narrow_activation(part),
-            None => {
-                let mut all = [0; LANES];
-                x.narrow_activation(&mut all);
-                copy(rest, &all);
-            }
-        }
-    }
-    clear_from(quantized, values.length());
-    scale
-}
-
-/// The scale of a row whose values go from `min` ≤ 0 to `max` ≥ 0, and the factor and summand that bring
-/// them to −128..=127; `None` for a row of zeros, or one so small that its inverse would overflow.
-#[inline(always)]
-pub(super) fn row_scale(min: f32, max: f32) -> Option<(RowScale, f32, f32)> {
-    let range = max - min;
-    if range < 1e-30 {
-        return None;
-    }
-    let inverse = 255.0 / range;
-    let zero = -128.0 - min * inverse + ROUND - ROUND;
-    Some((RowScale { scale: range / 255.0, zero_point: zero as i32 }, inverse, zero))
-}
-
-/// Quantises one row to −127..=127 with zero at 0; x ≈ returned scale · q.
-#[inline(always)]
-pub fn quantize_symmetric<V: Lanes>(row: &[f32], quantized: &mut [i8]) -> f32 {
-    let zero = V::splat(0.0);
-    let mut max = zero;
-    for index in 0..parts(row) {
-        let x = get(row, index, 0.0);
-        max = max.larger(x).larger(zero.sub(x));
-    }
-    let max = max.fold::<Max>();
-    if max < 1e-30 {
-        quantized.fill(0);
-        return 0.0;
-    }
-    let (inverse, end) = (V::splat(127.0 / max), V::splat(127.0));
-    for index in 0..parts(row) {
-        let x = get::<V>(row, index, 0.0).mul(inverse);
-        let x = x.larger(zero.sub(end)).smaller(end);
-        let (parts, rest) = quantized.as_chunks_mut();
-        match parts.get_mut(index) {
-            Some(part) => x.narrow(part),
-            None => {
-                let mut all = [0; LANES];
-                x.narrow(&mut all);
-                copy(rest, &all);
-            }
-        }
-    }
-    clear_from(quantized, row.len());
-    max / 127.0
-}
-
-/// Zeros from place `length` on.
-#[inline(always)]
-fn clear_from(quantized: &mut [i8], length: usize) {
-    if let Some(rest @ [_, ..]) = quantized.get_mut(length..) {
-        rest.fill(0);
     }
 }
