@@ -134,6 +134,67 @@ pub enum Error {
     SpanOutsideContext,
 }
 
+/// What one can do about an [`Error`], for callers in other languages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The model file is unusable; get it again.
+    Model,
+    /// The text cannot be worked on: empty, or too long.
+    Text,
+    /// The model has no such head.
+    NoSuchHead,
+    /// The adapter or the learner's state is unusable, or belongs to another model.
+    Adapter,
+    /// What is to be learned, or how, contradicts itself or the model.
+    Lesson,
+    /// A disk or flash failed or is full.
+    Store,
+    /// A buffer is too small or misaligned.
+    Memory,
+}
+
+impl Error {
+    /// What one can do about it.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ModelMisaligned
+            | Self::FileTruncated { .. }
+            | Self::NotAnElectretFile
+            | Self::WrongByteOrder
+            | Self::UnsupportedVersion(_)
+            | Self::HeaderDamaged
+            | Self::PayloadDamaged
+            | Self::InvalidArchive
+            | Self::InvalidModel { .. }
+            | Self::ReadFailed
+            | Self::NotFinite => ErrorKind::Model,
+            Self::SequenceTooLong { .. } | Self::SequenceTooShort | Self::TextTooLong | Self::EmptyText => {
+                ErrorKind::Text
+            }
+            Self::NoSuchHead(_) => ErrorKind::NoSuchHead,
+            Self::NotAnAdapter
+            | Self::NotATunerState
+            | Self::InvalidAdapter { .. }
+            | Self::InvalidTunerState { .. }
+            | Self::ForeignAdapter { .. } => ErrorKind::Adapter,
+            Self::InvalidStrategy(_)
+            | Self::InvalidSetting { .. }
+            | Self::LabelOutOfRange { .. }
+            | Self::WrongTarget(_)
+            | Self::LabelCount { .. }
+            | Self::SpanOutsideContext => ErrorKind::Lesson,
+            Self::StoreFull { .. }
+            | Self::DiskFull
+            | Self::StoreFailed
+            | Self::StoreDamaged
+            | Self::FlashGeometry(_) => ErrorKind::Store,
+            Self::ModelBufferTooSmall { .. } | Self::ArenaTooSmall { .. } | Self::ArenaMisaligned => {
+                ErrorKind::Memory
+            }
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

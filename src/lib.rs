@@ -84,6 +84,9 @@ pub mod text;
 pub mod tune;
 pub mod weights;
 
+#[cfg(feature = "app")]
+#[deny(unsafe_code)]
+pub mod app;
 #[cfg(feature = "board")]
 #[forbid(unsafe_code)]
 pub mod board;
@@ -105,7 +108,7 @@ pub mod train;
 
 pub use arena::{ALIGNMENT, Arena};
 pub use config::{BASE, ElectraConfig, LARGE, SMALL, TINY};
-pub use error::Error;
+pub use error::{Error, ErrorKind};
 pub use plan::{Plan, TuningPlan};
 pub use tasks::Session;
 pub use tune::Tuner;

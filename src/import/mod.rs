@@ -22,9 +22,3 @@ use crate::tune::store::replace_file;
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     replace_file(path, |file| file.write_all(bytes))
 }
-
-/// Maps a file for reading.
-pub fn map(file: &std::fs::File) -> std::io::Result<memmap2::Mmap> {
-    // SAFETY: bytes are only ever read.
-    unsafe { memmap2::Mmap::map(file) }
-}

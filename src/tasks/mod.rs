@@ -10,12 +10,14 @@ mod batch;
 mod embed;
 mod fill_mask;
 pub(crate) mod head;
+mod tag;
 
 pub use answer::Answer;
 #[cfg(feature = "parallel")]
 pub use batch::{Batch, BatchError};
 pub use embed::Pooling;
 pub use fill_mask::Prediction;
+pub use tag::Tagged;
 
 use crate::encoder::{Network, Workspace};
 use crate::kernels::{self, KernelSet, lanes};
@@ -230,12 +232,15 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok(TokenLogits { tokens: tokens.get(..length).unwrap_or_default(), logits })
     }
 
-    /// How likely each token of the text is to be a replacement, in order.
+    /// How likely each token of a text, or of a pair, is to be a replacement, in order.
     ///
     /// # Errors
     /// As [`Session::token_logits`].
-    pub fn detect(&mut self, text: &str) -> Result<impl Iterator<Item = Detection>, Error> {
-        let TokenLogits { tokens, logits } = self.token_logits(HeadKind::Detect, text.into())?;
+    pub fn detect<'t>(
+        &mut self,
+        input: impl Into<Input<'t>>,
+    ) -> Result<impl Iterator<Item = Detection>, Error> {
+        let TokenLogits { tokens, logits } = self.token_logits(HeadKind::Detect, input.into())?;
         let detections = tokens
             .iter()
             .zip(logits)

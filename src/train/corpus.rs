@@ -401,7 +401,7 @@ pub struct Examples {
 impl Examples {
     fn open(path: &Path, manifest: &Manifest, count: usize) -> Result<Self> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
-        let map = crate::import::map(&file).with_context(|| path.display().to_string())?;
+        let map = crate::weights::map(&file).with_context(|| path.display().to_string())?;
         let record = 2 + manifest.sequence;
         ensure!(
             map.len() == count * record * 2,

@@ -63,6 +63,21 @@ use crate::weights::{Adapter, HeadKind, Model, check_labels, native};
 use crate::{Error, TuningPlan};
 use optimizer::Moments;
 
+/// 0..`count` in the order of one epoch, which the seed decides.
+#[cfg(feature = "std")]
+pub fn epoch_order(count: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    let mut state = seed;
+    for last in (1..count).rev() {
+        // SplitMix64
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        order.swap(last, ((z ^ z >> 31) % (last as u64 + 1)) as usize);
+    }
+    order
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Step {

@@ -13,9 +13,11 @@ use crate::weights::strategy::{Layout, NormPart, Part};
 pub struct Settings {
     /// Largest learning rate.
     pub learning_rate: f32,
+    /// Steps taken before warm-up begins, in earlier rounds.
+    pub first_step: u32,
     /// Steps in which it grows from 0.
     pub warmup_steps: u32,
-    /// Steps after which it is 0; 0 if it stays.
+    /// Steps, warm-up included, after which it is 0; 0 if it stays.
     pub total_steps: u32,
     /// Decoupled weight decay of matrices; biases and LayerNorms have none.
     pub weight_decay: f32,
@@ -40,6 +42,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             learning_rate: 1e-3,
+            first_step: 0,
             warmup_steps: 0,
             total_steps: 0,
             weight_decay: 0.01,
@@ -75,6 +78,7 @@ impl Settings {
 
     /// The learning rate of step `step`, which counts from 1.
     fn rate(&self, step: u32) -> f32 {
+        let step = step.saturating_sub(self.first_step);
         if step <= self.warmup_steps {
             return self.learning_rate * step as f32 / self.warmup_steps as f32;
         }

@@ -9,6 +9,8 @@ mod document;
 pub mod format;
 mod header;
 mod linear;
+#[cfg(any(feature = "app", feature = "convert"))]
+mod mapped;
 #[cfg(feature = "std")]
 pub mod owned;
 pub mod strategy;
@@ -19,6 +21,8 @@ pub use document::{Document, Take};
 pub use format::{Channels, HeadKind, Tile};
 pub(crate) use header::CRC_32C;
 pub use header::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header};
+#[cfg(any(feature = "app", feature = "convert"))]
+pub use mapped::map;
 #[cfg(feature = "std")]
 pub use owned::AlignedBytes;
 

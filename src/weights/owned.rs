@@ -211,9 +211,9 @@ impl AlignedBytes {
         aligned
     }
 
-    /// That many zeros.
+    /// That many zeros, in memory that the operating system gives when it is first written to.
     pub fn zeroed(length: usize) -> Self {
-        Self { lines: vec![Line([0; 64]); length.div_ceil(64)], length }
+        Self { lines: bytemuck::zeroed_vec(length.div_ceil(64)), length }
     }
 
     /// The bytes.

@@ -4,8 +4,7 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use electret::kernels::lanes::sigmoid;
-use electret::tasks::Pooling;
+use electret::tasks::{Pooling, Tagged};
 use electret::text::{Input, Token};
 use electret::weights::AlignedBytes;
 use electret::{Adapter, HeadKind, Model, Plan, Session};
@@ -129,10 +128,8 @@ impl Detect {
         with_session(&self.model.bytes()?, &self.adapter, |mut session| {
             each_text(&self.text, |text| {
                 let input = Input { truncate: self.asking.truncate, ..text.into() };
-                let found = session.token_logits(HeadKind::Detect, input)?;
-                let tokens: Vec<(Token, f32)> =
-                    found.tokens.iter().zip(found.logits).map(|(&t, &x)| (t, sigmoid(x))).collect();
-                let tokens: Vec<_> = tokens.into_iter().filter(|(token, _)| token.special == 0).collect();
+                let tokens: Vec<_> =
+                    session.detect(input)?.map(|found| (found.token, found.replaced)).collect();
                 show_detection(text, &tokens, self.threshold, self.asking.output.json)
             })
         })
@@ -225,56 +222,27 @@ impl Tag {
             let labels: Vec<&str> = session.label_names(HeadKind::Tag)?.collect();
             each_text(&self.text, |text| {
                 let input = Input { truncate: self.asking.truncate, ..text.into() };
-                let found = session.token_logits(HeadKind::Tag, input)?;
-                let words = Word::all(found.tokens, found.logits, labels.len());
+                let words = session.tag(input)?;
+                let part =
+                    |word: &Tagged| text.get(word.start as usize..word.end as usize).unwrap_or_default();
+                let label = |word: &Tagged| labels.get(word.label).copied().unwrap_or_default();
                 let mut out = std::io::stdout().lock();
-                let part = |word: &Word| text.get(word.start..word.end).unwrap_or_default();
-                let label = |word: &Word| labels[word.label];
                 if self.asking.output.json {
                     let rows: Vec<Value> = words
-                        .iter()
                         .map(|word| {
-                            json!({"text": part(word), "start": word.start, "end": word.end,
-                                   "tag": label(word), "score": word.score})
+                            json!({"text": part(&word), "start": word.start, "end": word.end,
+                                   "tag": label(&word), "score": word.score})
                         })
                         .collect();
                     writeln!(out, "{}", json!({ "tags": rows }))?;
                 } else {
-                    for word in &words {
-                        writeln!(out, "{}\t{}\t{:.3}", part(word), label(word), word.score)?;
+                    for word in words {
+                        writeln!(out, "{}\t{}\t{:.3}", part(&word), label(&word), word.score)?;
                     }
                 }
                 Ok(())
             })
         })
-    }
-}
-
-/// A word with the label of its first piece.
-struct Word {
-    start: usize,
-    end: usize,
-    label: usize,
-    score: f32,
-}
-
-impl Word {
-    fn all(tokens: &[Token], logits: &[f32], labels: usize) -> Vec<Self> {
-        let mut words: Vec<Self> = Vec::new();
-        for (token, logits) in tokens.iter().zip(logits.chunks_exact(labels)) {
-            match words.last_mut() {
-                _ if token.special == 1 => {}
-                Some(word) if token.continues == 1 => word.end = token.end as usize,
-                _ => {
-                    let mut scores = logits.to_vec();
-                    (electret::kernels::best().softmax)(&mut scores);
-                    let label = (0..labels).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0);
-                    let (start, end) = (token.start as usize, token.end as usize);
-                    words.push(Self { start, end, label, score: scores[label] });
-                }
-            }
-        }
-        words
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use electret::evaluate::{LabelNames, Labelled, Metric, Truth, score};
 use electret::import::write_atomically;
 use electret::tune::store::{FolderStore, Store};
-use electret::tune::{Settings, Step, Task};
+use electret::tune::{Settings, Step, Task, epoch_order};
 use electret::weights::AlignedBytes;
 use electret::weights::strategy::Layout;
 use electret::{
@@ -204,7 +204,7 @@ impl Tune {
         );
         bar.set_position(done as u64);
         let (mut sum, mut learned, mut left_out) = (0.0, 0usize, 0);
-        let order = shuffled(count, self.seed ^ u64::from(epoch) << 32);
+        let order = epoch_order(count, self.seed ^ u64::from(epoch) << 32);
         for batch in order[done..].chunks(self.batch_size) {
             for &index in batch {
                 let example = &train.examples[index];
@@ -316,18 +316,4 @@ fn balanced(train: &Labelled) -> Vec<f32> {
     }
     let all: usize = counts.iter().sum();
     counts.iter().map(|&count| all as f32 / (counts.len() * count.max(1)) as f32).collect()
-}
-
-/// 0..n in an order that the seed decides.
-fn shuffled(n: usize, seed: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    let mut state = seed;
-    for last in (1..n).rev() {
-        // SplitMix64
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        order.swap(last, ((z ^ z >> 31) % (last as u64 + 1)) as usize);
-    }
-    order
 }
