@@ -106,6 +106,9 @@ pub mod reference;
 #[forbid(unsafe_code)]
 pub mod train;
 
+#[cfg(feature = "uniffi")]
+uniffi::setup_scaffolding!();
+
 pub use arena::{ALIGNMENT, Arena};
 pub use config::{BASE, ElectraConfig, LARGE, SMALL, TINY};
 pub use error::{Error, ErrorKind};

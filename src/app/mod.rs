@@ -17,23 +17,23 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Model::open("models/electret-tiny.electret")?;
-//! let suspects = model.detect("He opened the door and walked table the room.", false)?;
+//! let suspects = model.detect("He opened the door and walked table the room.")?;
 //! assert!(suspects.iter().any(|word| word.text == "table" && word.replaced > 0.5));
 //!
 //! let folder = std::env::temp_dir().join("electret-app");
 //! # let _ = std::fs::remove_dir_all(&folder);
 //! let folder = folder.to_str().ok_or("a path in UTF-8")?;
 //! let labels = ["question", "statement"].map(String::from).to_vec();
-//! let tuner = Tuner::open(model.clone(), Lesson::classify(labels), Some(folder.to_owned()))?;
+//! let tuner = Tuner::in_folder(model.clone(), Lesson::classify(labels), folder)?;
 //! let said = |text: &str, label: &str| Example::new(text, Target::Label { label: label.to_owned() });
 //! let examples =
 //!     vec![said("where is the house?", "question"), said("the house is here.", "statement")];
-//! tuner.learn(examples, 20, None)?;
+//! tuner.learn(examples, 20)?;
 //! tuner.save()?;
 //!
 //! // … and after the next start of the app:
 //! let mine = model.with_adapter_of(folder)?.ok_or("nothing was learned yet")?;
-//! assert_eq!(mine.classify("where is the dog?", None, false)?[0].label, "question");
+//! assert_eq!(mine.classify("where is the dog?")?[0].label, "question");
 //! # Ok(())
 //! # }
 //! ```

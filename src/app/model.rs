@@ -67,7 +67,8 @@ struct Base {
 #[cfg_attr(feature = "uniffi", derive(uniffi::Object))]
 pub struct Model {
     base: Arc<Base>,
-    learned: Option<Learned>,
+    learned: Option<Arc<Learned>>,
+    truncate: bool,
 }
 
 /// What a model is.
@@ -204,6 +205,11 @@ impl Model {
         self.with_adapter(&file).map(Some)
     }
 
+    /// The same model for texts of any length: what does not fit loses its end, where it would else be refused.
+    pub fn truncating(&self) -> Arc<Self> {
+        Arc::new(Self { base: self.base.clone(), learned: self.learned.clone(), truncate: true })
+    }
+
     /// What the model is.
     pub fn describe(&self) -> Description {
         let model = self.view();
@@ -230,13 +236,12 @@ impl Model {
     /// How likely each token of the text is to be a replacement, in order.
     ///
     /// # Errors
-    /// [`ElectretError::Text`] for an empty text, or one of more tokens than [`Description::tokens`] unless
-    /// `truncate` drops its end; [`ElectretError::NoSuchHead`], [`ElectretError::Changed`].
-    #[cfg_attr(feature = "uniffi", uniffi::method(default(truncate = false)))]
-    pub fn detect(&self, text: &str, truncate: bool) -> Result<Vec<Detection>, ElectretError> {
+    /// [`ElectretError::Text`] for an empty text, or one of more tokens than [`Description::tokens`]
+    /// ([`Model::truncating`]); [`ElectretError::NoSuchHead`], [`ElectretError::Changed`].
+    pub fn detect(&self, text: &str) -> Result<Vec<Detection>, ElectretError> {
         self.ask(|session| {
             let mut spans = Spans::new(text);
-            let found = session.detect(Input { truncate, ..text.into() })?;
+            let found = session.detect(self.input(text, None))?;
             let detections = found.map(|found| {
                 let (span, text) = spans.span(found.token.start, found.token.end);
                 Detection { text, span, replaced: found.replaced }
@@ -245,47 +250,47 @@ impl Model {
         })
     }
 
-    /// The labels of a text, or of a pair of texts, the likeliest first.
+    /// The labels of a text, the likeliest first.
     ///
     /// # Errors
     /// As [`Model::detect`].
-    #[cfg_attr(feature = "uniffi", uniffi::method(default(pair = None, truncate = false)))]
-    pub fn classify(
-        &self,
-        text: &str,
-        pair: Option<String>,
-        truncate: bool,
-    ) -> Result<Vec<Score>, ElectretError> {
-        self.ask(|session| {
-            let labels = session.label_names(HeadKind::Classify)?;
-            let probabilities = session.classify(Input { text, pair: pair.as_deref(), truncate })?;
-            let scores = labels.zip(probabilities);
-            let score = |(label, &probability): (&str, _)| Score { label: label.to_owned(), probability };
-            let mut scores: Vec<Score> = scores.map(score).collect();
-            scores.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-            Ok(scores)
-        })
+    pub fn classify(&self, text: &str) -> Result<Vec<Score>, ElectretError> {
+        self.scores(self.input(text, None))
     }
 
-    /// The value of a text, or of a pair of texts.
+    /// The labels of a pair of texts, the likeliest first.
     ///
     /// # Errors
     /// As [`Model::detect`].
-    #[cfg_attr(feature = "uniffi", uniffi::method(default(pair = None, truncate = false)))]
-    pub fn value(&self, text: &str, pair: Option<String>, truncate: bool) -> Result<f32, ElectretError> {
-        self.ask(|session| session.regress(Input { text, pair: pair.as_deref(), truncate }))
+    pub fn classify_pair(&self, text: &str, pair: &str) -> Result<Vec<Score>, ElectretError> {
+        self.scores(self.input(text, Some(pair)))
+    }
+
+    /// The value of a text.
+    ///
+    /// # Errors
+    /// As [`Model::detect`].
+    pub fn value(&self, text: &str) -> Result<f32, ElectretError> {
+        self.ask(|session| session.regress(self.input(text, None)))
+    }
+
+    /// The value of a pair of texts.
+    ///
+    /// # Errors
+    /// As [`Model::detect`].
+    pub fn value_pair(&self, text: &str, pair: &str) -> Result<f32, ElectretError> {
+        self.ask(|session| session.regress(self.input(text, Some(pair))))
     }
 
     /// The likeliest label of each word.
     ///
     /// # Errors
     /// As [`Model::detect`].
-    #[cfg_attr(feature = "uniffi", uniffi::method(default(truncate = false)))]
-    pub fn tag(&self, text: &str, truncate: bool) -> Result<Vec<Tag>, ElectretError> {
+    pub fn tag(&self, text: &str) -> Result<Vec<Tag>, ElectretError> {
         self.ask(|session| {
             let labels: Vec<&str> = session.label_names(HeadKind::Tag)?.collect();
             let mut spans = Spans::new(text);
-            let words = session.tag(Input { truncate, ..text.into() })?.map(|word| {
+            let words = session.tag(self.input(text, None))?.map(|word| {
                 let (span, text) = spans.span(word.start, word.end);
                 let tag = labels.get(word.label).copied().unwrap_or_default().to_owned();
                 Tag { text, span, tag, score: word.score }
@@ -310,9 +315,8 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::detect`].
-    #[cfg_attr(feature = "uniffi", uniffi::method(default(truncate = false)))]
-    pub fn embed(&self, text: &str, truncate: bool) -> Result<Vec<f32>, ElectretError> {
-        self.ask(|session| Ok(session.embed(Input { truncate, ..text.into() }, Pooling::Mean)?.to_vec()))
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>, ElectretError> {
+        self.ask(|session| Ok(session.embed(self.input(text, None), Pooling::Mean)?.to_vec()))
     }
 
     /// Whether the model gives the bits here that it gave where it was made.
@@ -333,13 +337,36 @@ impl core::fmt::Debug for Model {
 impl Model {
     fn of(bytes: Bytes) -> Result<Arc<Self>, ElectretError> {
         let opened = Opened::try_new(bytes, |bytes| View::open(bytes.as_slice()))?;
-        Ok(Arc::new(Self { base: Arc::new(Base { opened, arenas: Mutex::default() }), learned: None }))
+        Ok(Arc::new(Self {
+            base: Arc::new(Base { opened, arenas: Mutex::default() }),
+            learned: None,
+            truncate: false,
+        }))
     }
 
     fn with_learned(&self, file: AlignedBytes) -> Result<Arc<Self>, ElectretError> {
         self.check()?;
         let learned = Learned::try_new(file, |file| Adapter::open(file.as_slice(), &self.view()))?;
-        Ok(Arc::new(Self { base: self.base.clone(), learned: Some(learned) }))
+        Ok(Arc::new(Self {
+            base: self.base.clone(),
+            learned: Some(Arc::new(learned)),
+            truncate: self.truncate,
+        }))
+    }
+
+    fn input<'t>(&self, text: &'t str, pair: Option<&'t str>) -> Input<'t> {
+        Input { text, pair, truncate: self.truncate }
+    }
+
+    fn scores(&self, input: Input<'_>) -> Result<Vec<Score>, ElectretError> {
+        self.ask(|session| {
+            let labels = session.label_names(HeadKind::Classify)?;
+            let scores = labels.zip(session.classify(input)?);
+            let score = |(label, &probability): (&str, _)| Score { label: label.to_owned(), probability };
+            let mut scores: Vec<Score> = scores.map(score).collect();
+            scores.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+            Ok(scores)
+        })
     }
 
     /// The model, in place.

@@ -194,108 +194,48 @@ impl Learned {
 
 #[cfg_attr(feature = "uniffi", uniffi::export)]
 impl Tuner {
-    /// A tuner that goes on from what `folder` holds of the same lesson, or begins anew. Without a folder it forgets
-    /// when it goes. A folder belongs to one tuner.
+    /// A tuner that forgets when it goes.
     ///
     /// # Errors
-    /// [`ElectretError::Argument`], [`ElectretError::Lesson`]; [`ElectretError::Adapter`] if the folder holds another
-    /// lesson's or another model's state; [`ElectretError::File`], [`ElectretError::Store`].
-    #[cfg_attr(feature = "uniffi", uniffi::constructor(default(folder = None)))]
-    pub fn open(
-        model: Arc<Model>,
-        lesson: Lesson,
-        folder: Option<String>,
-    ) -> Result<Arc<Self>, ElectretError> {
-        let kinds = HeadKind::ALL.into_iter().filter(|&kind| kind != HeadKind::FillMask);
-        let kind = kinds.clone().find(|kind| kind.name() == lesson.kind).ok_or_else(|| {
-            let names: Vec<_> = kinds.map(HeadKind::name).collect();
-            ElectretError::argument("kind", format!("{} is none of {}", lesson.kind, names.join(", ")))
-        })?;
-        let strategy = Strategy::parse(&lesson.strategy).ok_or_else(|| {
-            let wanted = "head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:PARTS] or several joined by +";
-            ElectretError::argument("strategy", format!("{}: wanted are {wanted}", lesson.strategy))
-        })?;
-        if lesson.batch_size == 0 {
-            return Err(ElectretError::argument("batch_size", "0: at least 1 is needed"));
-        }
-        let mut tuner = Self {
-            model,
-            lesson,
-            kind,
-            strategy,
-            folder,
-            learned: RwLock::new(Arc::new(Learned {
-                state: Vec::new(),
-                adapter: Vec::new(),
-                steps: 0,
-                seen: 0,
-            })),
-            round: Mutex::default(),
-            cancelled: AtomicBool::new(false),
-        };
-        let mut store = tuner.store()?;
-        let learned = tuner.at_work(Settings::default(), |tuner| {
-            if let Some(store) = &mut store {
-                store.resume(tuner)?;
-            }
-            Ok(Learned::of(tuner)?)
-        })?;
-        tuner.learned = RwLock::new(Arc::new(learned));
-        Ok(Arc::new(tuner))
+    /// [`ElectretError::Argument`], [`ElectretError::Lesson`].
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
+    pub fn new(model: Arc<Model>, lesson: Lesson) -> Result<Arc<Self>, ElectretError> {
+        Self::of(model, lesson, None)
+    }
+
+    /// A tuner that goes on from what `folder` holds of the same lesson, or begins anew. A folder belongs to one
+    /// tuner.
+    ///
+    /// # Errors
+    /// As [`Tuner::new`]; [`ElectretError::Adapter`] if the folder holds another lesson's or another model's state;
+    /// [`ElectretError::File`], [`ElectretError::Store`].
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
+    pub fn in_folder(model: Arc<Model>, lesson: Lesson, folder: &str) -> Result<Arc<Self>, ElectretError> {
+        Self::of(model, lesson, Some(folder.to_owned()))
     }
 
     /// Learns every example `epochs` times, in an order that the seed decides, and returns when that is done. What is
     /// longer than the lesson's tokens loses its end.
     ///
     /// # Errors
-    /// [`ElectretError::Cancelled`], by `progress` or [`Tuner::cancel`]; [`ElectretError::Busy`];
+    /// [`ElectretError::Cancelled`] by [`Tuner::cancel`]; [`ElectretError::Busy`];
     /// [`ElectretError::Argument`] and [`ElectretError::Lesson`] for an example that does not fit the lesson. After an
     /// error all is as it was before the round.
-    #[cfg_attr(feature = "uniffi", uniffi::method(default(epochs = 3, progress = None)))]
-    pub fn learn(
+    pub fn learn(&self, examples: Vec<Example>, epochs: u32) -> Result<Round, ElectretError> {
+        self.round(&examples, epochs, None)
+    }
+
+    /// The same, and tells `progress` after each step.
+    ///
+    /// # Errors
+    /// As [`Tuner::learn`]; [`ElectretError::Cancelled`] also if `progress` says so.
+    pub fn learn_watched(
         &self,
         examples: Vec<Example>,
         epochs: u32,
-        progress: Option<Arc<dyn Progress>>,
+        progress: Arc<dyn Progress>,
     ) -> Result<Round, ElectretError> {
-        let _round = match self.round.try_lock() {
-            Ok(round) => round,
-            Err(TryLockError::WouldBlock) => return Err(ElectretError::Busy),
-            // What an earlier round's panic left behind is an arena that is gone.
-            Err(TryLockError::Poisoned(round)) => round.into_inner(),
-        };
-        self.cancelled.store(false, Ordering::Relaxed);
-        if examples.is_empty() || epochs == 0 {
-            return Err(ElectretError::argument("examples", "at least one, and one epoch, are needed"));
-        }
-        let examples: Vec<Known> =
-            (0..).zip(&examples).map(|(i, e)| self.known(i, e)).collect::<Result<_, _>>()?;
-        let before = self.learned();
-        let steps = examples.len().div_ceil(self.lesson.batch_size as usize) as u32;
-        let steps = steps.saturating_mul(epochs);
-        let settings = Settings {
-            learning_rate: self.lesson.learning_rate,
-            weight_decay: self.lesson.weight_decay,
-            first_step: before.steps,
-            warmup_steps: steps / 10,
-            total_steps: steps,
-            seed: self.lesson.seed,
-            ..Settings::default()
-        };
-        let (round, learned) = self.at_work(settings, |tuner| {
-            tuner.restore(&before.state)?;
-            let mut bell =
-                Bell { done: 0, of: steps, progress: progress.as_deref(), cancelled: &self.cancelled };
-            let mut last = (0.0, 0);
-            for epoch in 1..=epochs {
-                let seed = self.lesson.seed.wrapping_add(before.seen) ^ u64::from(epoch) << 32;
-                last = self.epoch(tuner, &examples, &epoch_order(examples.len(), seed), &mut bell)?;
-            }
-            let (loss, left_out) = last;
-            Ok((Round { loss, steps, left_out }, Learned::of(tuner)?))
-        })?;
-        *self.learned.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(learned);
-        Ok(round)
+        self.round(&examples, epochs, Some(&*progress))
     }
 
     /// Cancels the round under way, if there is one, after its next step.
@@ -381,6 +321,90 @@ impl Bell<'_> {
 }
 
 impl Tuner {
+    fn of(model: Arc<Model>, lesson: Lesson, folder: Option<String>) -> Result<Arc<Self>, ElectretError> {
+        let kinds = HeadKind::ALL.into_iter().filter(|&kind| kind != HeadKind::FillMask);
+        let kind = kinds.clone().find(|kind| kind.name() == lesson.kind).ok_or_else(|| {
+            let names: Vec<_> = kinds.map(HeadKind::name).collect();
+            ElectretError::argument("kind", format!("{} is none of {}", lesson.kind, names.join(", ")))
+        })?;
+        let strategy = Strategy::parse(&lesson.strategy).ok_or_else(|| {
+            let wanted = "head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:PARTS] or several joined by +";
+            ElectretError::argument("strategy", format!("{}: wanted are {wanted}", lesson.strategy))
+        })?;
+        if lesson.batch_size == 0 {
+            return Err(ElectretError::argument("batch_size", "0: at least 1 is needed"));
+        }
+        let mut tuner = Self {
+            model,
+            lesson,
+            kind,
+            strategy,
+            folder,
+            learned: RwLock::new(Arc::new(Learned {
+                state: Vec::new(),
+                adapter: Vec::new(),
+                steps: 0,
+                seen: 0,
+            })),
+            round: Mutex::default(),
+            cancelled: AtomicBool::new(false),
+        };
+        let mut store = tuner.store()?;
+        let learned = tuner.at_work(Settings::default(), |tuner| {
+            if let Some(store) = &mut store {
+                store.resume(tuner)?;
+            }
+            Ok(Learned::of(tuner)?)
+        })?;
+        tuner.learned = RwLock::new(Arc::new(learned));
+        Ok(Arc::new(tuner))
+    }
+
+    fn round(
+        &self,
+        examples: &[Example],
+        epochs: u32,
+        progress: Option<&dyn Progress>,
+    ) -> Result<Round, ElectretError> {
+        let _round = match self.round.try_lock() {
+            Ok(round) => round,
+            Err(TryLockError::WouldBlock) => return Err(ElectretError::Busy),
+            // What an earlier round's panic left behind is an arena that is gone.
+            Err(TryLockError::Poisoned(round)) => round.into_inner(),
+        };
+        self.cancelled.store(false, Ordering::Relaxed);
+        if examples.is_empty() || epochs == 0 {
+            return Err(ElectretError::argument("examples", "at least one, and one epoch, are needed"));
+        }
+        let examples: Vec<Known> =
+            (0..).zip(examples).map(|(i, e)| self.known(i, e)).collect::<Result<_, _>>()?;
+        let before = self.learned();
+        let steps = examples.len().div_ceil(self.lesson.batch_size as usize) as u32;
+        let steps = steps.saturating_mul(epochs);
+        let settings = Settings {
+            learning_rate: self.lesson.learning_rate,
+            weight_decay: self.lesson.weight_decay,
+            first_step: before.steps,
+            warmup_steps: steps / 10,
+            total_steps: steps,
+            seed: self.lesson.seed,
+            ..Settings::default()
+        };
+        let (round, learned) = self.at_work(settings, |tuner| {
+            tuner.restore(&before.state)?;
+            let mut bell = Bell { done: 0, of: steps, progress, cancelled: &self.cancelled };
+            let mut last = (0.0, 0);
+            for epoch in 1..=epochs {
+                let seed = self.lesson.seed.wrapping_add(before.seen) ^ u64::from(epoch) << 32;
+                last = self.epoch(tuner, &examples, &epoch_order(examples.len(), seed), &mut bell)?;
+            }
+            let (loss, left_out) = last;
+            Ok((Round { loss, steps, left_out }, Learned::of(tuner)?))
+        })?;
+        *self.learned.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(learned);
+        Ok(round)
+    }
+
     fn learned(&self) -> Arc<Learned> {
         self.learned.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
