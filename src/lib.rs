@@ -93,6 +93,8 @@ pub mod board;
 #[cfg(feature = "convert")]
 #[forbid(unsafe_code)]
 pub mod evaluate;
+#[cfg(feature = "ffi")]
+pub mod ffi;
 #[cfg(feature = "convert")]
 pub mod import;
 // ndarray's slicing macro expands to `allow(unsafe_code)`, which `forbid` would refuse.

@@ -271,7 +271,7 @@ impl Model {
     /// # Errors
     /// As [`Model::detect`].
     pub fn value(&self, text: &str) -> Result<f32, ElectretError> {
-        self.ask(|session| session.regress(self.input(text, None)))
+        self.ask(|session| Ok(session.regress(self.input(text, None))?))
     }
 
     /// The value of a pair of texts.
@@ -279,7 +279,7 @@ impl Model {
     /// # Errors
     /// As [`Model::detect`].
     pub fn value_pair(&self, text: &str, pair: &str) -> Result<f32, ElectretError> {
-        self.ask(|session| session.regress(self.input(text, Some(pair))))
+        self.ask(|session| Ok(session.regress(self.input(text, Some(pair)))?))
     }
 
     /// The likeliest label of each word.
@@ -399,21 +399,20 @@ impl Model {
     }
 
     /// Hands over a session in an arena of its own.
-    pub(crate) fn ask<R>(
+    pub(crate) fn ask<R, E: From<Error> + From<ElectretError>>(
         &self,
-        answer: impl FnOnce(&mut Session<'_, '_>) -> Result<R, Error>,
-    ) -> Result<R, ElectretError> {
+        answer: impl FnOnce(&mut Session<'_, '_>) -> Result<R, E>,
+    ) -> Result<R, E> {
         self.check()?;
         let arenas = || self.base.arenas.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = self.plan();
         let free = arenas().pop();
         let mut arena = free.unwrap_or_else(|| AlignedBytes::zeroed(plan.bytes()));
         let session = Session::with(self.view(), arena.as_mut_slice(), plan, kernels::best());
-        let answered = session
-            .and_then(|session| session.with_adapter(self.adapter()))
-            .and_then(|mut session| answer(&mut session));
+        let session = session.and_then(|session| session.with_adapter(self.adapter()));
+        let answered = session.map_err(E::from).and_then(|mut session| answer(&mut session));
         arenas().push(arena);
         self.check()?;
-        Ok(answered?)
+        answered
     }
 }

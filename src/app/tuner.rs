@@ -321,6 +321,11 @@ impl Bell<'_> {
 }
 
 impl Tuner {
+    /// What is learned, and how.
+    pub fn lesson(&self) -> &Lesson {
+        &self.lesson
+    }
+
     fn of(model: Arc<Model>, lesson: Lesson, folder: Option<String>) -> Result<Arc<Self>, ElectretError> {
         let kinds = HeadKind::ALL.into_iter().filter(|&kind| kind != HeadKind::FillMask);
         let kind = kinds.clone().find(|kind| kind.name() == lesson.kind).ok_or_else(|| {
@@ -485,13 +490,7 @@ impl Tuner {
         self.model.check()?;
         let Self { lesson, kind, strategy, .. } = self;
         let names: Vec<&str> = lesson.labels.iter().map(String::as_str).collect();
-        let mut task = match kind {
-            HeadKind::Regress => Task::regress(),
-            HeadKind::Answer => Task::answer(),
-            HeadKind::Detect => Task::detect(),
-            HeadKind::Tag => Task::tag(&names),
-            HeadKind::Classify | HeadKind::FillMask => Task::classify(&names),
-        };
+        let mut task = Task::of(*kind, &names);
         task.class_weights = &lesson.class_weights;
         let model = self.model.view();
         let limit = model.config().max_position_embeddings;

@@ -90,6 +90,15 @@ impl<'m, 'a> Session<'m, 'a> {
     /// # Errors
     /// [`Error::ForeignAdapter`] if it was learned on another model.
     pub fn with_adapter(mut self, adapter: Option<Adapter<'m>>) -> Result<Self, Error> {
+        self.set_adapter(adapter)?;
+        Ok(self)
+    }
+
+    /// The same for a session that is there already.
+    ///
+    /// # Errors
+    /// [`Error::ForeignAdapter`]; it answers as before then.
+    pub fn set_adapter(&mut self, adapter: Option<Adapter<'m>>) -> Result<(), Error> {
         if let Some(Adapter { base: [expected, length], .. }) = adapter {
             let [found, own_length] = self.network.model.fingerprint();
             if (expected, length) != (found, own_length) {
@@ -97,7 +106,7 @@ impl<'m, 'a> Session<'m, 'a> {
             }
         }
         self.network.adapter = adapter;
-        Ok(self)
+        Ok(())
     }
 
     /// Calls `pulse` before each block of rows of each layer, so that a long sentence starves no watchdog.

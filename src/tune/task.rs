@@ -45,6 +45,17 @@ impl<'t> Task<'t> {
         Self::new(HeadKind::Detect, &["replaced"])
     }
 
+    /// The task of a head; `labels` are the names of classes or tags, and count for no other.
+    pub const fn of(kind: HeadKind, labels: &'t [&'t str]) -> Self {
+        match kind {
+            HeadKind::Regress => Self::regress(),
+            HeadKind::Answer => Self::answer(),
+            HeadKind::Detect => Self::detect(),
+            HeadKind::Tag => Self::tag(labels),
+            HeadKind::Classify | HeadKind::FillMask => Self::classify(labels),
+        }
+    }
+
     const fn new(kind: HeadKind, labels: &'t [&'t str]) -> Self {
         Self { kind, labels, class_weights: &[], label_smoothing: 0.0 }
     }

@@ -1,0 +1,212 @@
+//! Learning in rounds, kept in a folder.
+
+use core::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+use super::handles;
+use super::learner::STRATEGY;
+use super::model::Model;
+use super::refusal::{Failure, Refusal, Status, answer};
+use super::value::{Example, Kind, Lesson, NUL_TERMINATED, Room, input, place, slice, text};
+use crate::HeadKind;
+use crate::app::{self, Progress};
+
+/// A learner on top of a model. 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Tuner {
+    /// Its number.
+    pub number: u64,
+}
+
+/// What a round did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct Round {
+    /// Mean loss of the last epoch, in nats.
+    pub loss: f32,
+    /// Steps of the round.
+    pub steps: u32,
+    /// Examples of an epoch that taught nothing: no token, or an answer that was cut off.
+    pub left_out: u32,
+}
+
+/// A tuner that goes on from what `folder` holds of the same lesson, or begins anew; with NULL one that forgets when it is
+/// destroyed. The lesson is copied. The learning rate rises during a tenth of a round and falls to 0 at its end.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn electret_tuner_open(
+    model: Model,
+    lesson: *const Lesson,
+    folder: *const c_char,
+    tuner: *mut Tuner,
+    error: *mut Failure,
+) -> Status {
+    // SAFETY: as the caller says.
+    unsafe {
+        answer(error, || {
+            let Some(lesson) = lesson.as_ref() else { return Err(Refusal::Null("lesson")) };
+            let (lesson, place) = (lesson_of(lesson)?, place("tuner", tuner)?);
+            let model = handles::model(model.number)?;
+            let tuner = match folder.is_null() {
+                true => app::Tuner::new(model, lesson)?,
+                false => app::Tuner::in_folder(model, lesson, text("folder", folder, NUL_TERMINATED)?)?,
+            };
+            place.write(Tuner { number: handles::keep_tuner(tuner) });
+            Ok(())
+        })
+    }
+}
+
+unsafe fn lesson_of(lesson: &Lesson) -> Result<app::Lesson, Refusal> {
+    let kind = Kind::head(lesson.kind)?;
+    // SAFETY: as the caller says.
+    let labels = unsafe { slice("lesson.labels", lesson.labels, lesson.label_count)? };
+    // SAFETY: the caller says that every name ends with a NUL.
+    let name = |&label: &*const c_char| unsafe { text("lesson.labels", label, NUL_TERMINATED) };
+    let labels = labels.iter().map(|label| Ok(name(label)?.to_owned())).collect::<Result<_, Refusal>>()?;
+    let mut owned = app::Lesson::of(kind.name(), labels);
+    // SAFETY: the caller says that it is NULL or ends with a NUL.
+    let strategy = unsafe {
+        if lesson.strategy.is_null() {
+            STRATEGY
+        } else {
+            text("lesson.strategy", lesson.strategy, NUL_TERMINATED)?
+        }
+    };
+    owned.strategy = strategy.to_owned();
+    (owned.tokens, owned.seed) = (lesson.tokens, lesson.seed);
+    if lesson.batch_size > 0 {
+        owned.batch_size = lesson.batch_size;
+    }
+    if lesson.learning_rate != 0.0 {
+        owned.learning_rate = lesson.learning_rate;
+    }
+    Ok(owned)
+}
+
+unsafe fn example_of(lesson: &app::Lesson, example: &Example) -> Result<app::Example, Refusal> {
+    // SAFETY: as the caller says.
+    let input = unsafe { input(example.text, example.text_bytes, example.pair, example.pair_bytes, true)? };
+    // SAFETY: as the caller says.
+    let numbers = unsafe { slice("example.labels", example.labels, example.label_count)? };
+    let name = |&number: &u16| {
+        let reason = "there is no label of that number";
+        let label = lesson.labels.get(usize::from(number));
+        label.cloned().ok_or(Refusal::Argument { field: "example.labels", reason })
+    };
+    let target = match lesson.kind.as_str() {
+        kind if kind == HeadKind::Regress.name() => app::Target::Value { value: example.value },
+        kind if kind == HeadKind::Answer.name() => {
+            app::Target::Span { start: example.start, end: example.end }
+        }
+        kind if kind == HeadKind::Detect.name() => {
+            app::Target::Replaced { words: numbers.iter().map(|&number| number != 0).collect() }
+        }
+        kind if kind == HeadKind::Tag.name() => {
+            app::Target::Tags { tags: numbers.iter().map(name).collect::<Result<_, _>>()? }
+        }
+        _ => {
+            let reason = "one label for a text";
+            let [number] = numbers else { return Err(Refusal::Argument { field: "example.labels", reason }) };
+            app::Target::Label { label: name(number)? }
+        }
+    };
+    Ok(app::Example { text: input.text.to_owned(), target, pair: input.pair.map(str::to_owned) })
+}
+
+/// Is called after each step of a round, on the thread that learns: `done` of `of` steps are taken, with the mean loss of
+/// the last one's examples. `false` cancels the round.
+pub type ProgressCallback =
+    Option<unsafe extern "C" fn(user: *mut c_void, done: u32, of: u32, loss: f32) -> bool>;
+
+struct Callback {
+    call: ProgressCallback,
+    user: *mut c_void,
+}
+
+// SAFETY: it is called only on the thread that handed it over, which waits meanwhile.
+unsafe impl Send for Callback {}
+// SAFETY: the same.
+unsafe impl Sync for Callback {}
+
+impl Progress for Callback {
+    fn step(&self, done: u32, of: u32, loss: f32) -> bool {
+        // SAFETY: the caller gave both, and waits for the round's end.
+        self.call.is_none_or(|call| unsafe { call(self.user, done, of, loss) })
+    }
+}
+
+/// Learns every example `epochs` times and returns when that is done. `progress` may be NULL; it gets `user` as it is, and
+/// may call every function but `electret_tuner_learn` of the same tuner, which is busy. After an error, and when it was
+/// cancelled, all is as it was before the round. `round` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn electret_tuner_learn(
+    tuner: Tuner,
+    examples: *const Example,
+    example_count: usize,
+    epochs: u32,
+    progress: ProgressCallback,
+    user: *mut c_void,
+    round: *mut Round,
+    error: *mut Failure,
+) -> Status {
+    // SAFETY: as the caller says.
+    unsafe {
+        answer(error, || {
+            let tuner = handles::tuner(tuner.number)?;
+            let examples = slice("examples", examples, example_count)?;
+            let examples = examples.iter().map(|example| example_of(tuner.lesson(), example));
+            let examples = examples.collect::<Result<_, _>>()?;
+            let done = tuner.learn_watched(examples, epochs, Arc::new(Callback { call: progress, user }))?;
+            if let Some(round) = round.as_mut() {
+                *round = Round { loss: done.loss, steps: done.steps, left_out: done.left_out };
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Cancels the round under way, if there is one, after its next step. To be called from another thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn electret_tuner_cancel(tuner: Tuner, error: *mut Failure) -> Status {
+    // SAFETY: as the caller says.
+    unsafe {
+        answer(error, || {
+            handles::tuner(tuner.number)?.cancel();
+            Ok(())
+        })
+    }
+}
+
+/// The `.adapter` file of what was learned in all finished rounds; with capacity 0 only its length.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn electret_tuner_adapter(
+    tuner: Tuner,
+    bytes: *mut u8,
+    capacity: usize,
+    count: *mut usize,
+    error: *mut Failure,
+) -> Status {
+    // SAFETY: as the caller says.
+    unsafe {
+        answer(error, || {
+            let file = handles::tuner(tuner.number)?.adapter();
+            Room::new(bytes, capacity, count)?.fill(file.into_iter())
+        })
+    }
+}
+
+/// Keeps what was learned in the tuner's folder. Whatever happens meanwhile, the folder holds the old adapter or the new
+/// one, whole.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn electret_tuner_save(tuner: Tuner, error: *mut Failure) -> Status {
+    // SAFETY: as the caller says.
+    unsafe { answer(error, || Ok(handles::tuner(tuner.number)?.save()?)) }
+}
+
+/// Forgets the tuner, and all that was not saved; a round under way finishes. A number that is forgotten already, or 0, is
+/// no mistake.
+#[unsafe(no_mangle)]
+pub extern "C" fn electret_tuner_destroy(tuner: Tuner) {
+    handles::destroy(tuner.number);
+}
