@@ -13,7 +13,7 @@
 //!   cancelled leaves no trace.
 //!
 //! ```
-//! use electret::app::{Example, Lesson, Model, Target, Tuner};
+//! use electret::app::{Example, Lesson, Model, Truth, Tuner};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Model::open("models/electret-tiny.electret")?;
@@ -25,7 +25,7 @@
 //! let folder = folder.to_str().ok_or("a path in UTF-8")?;
 //! let labels = ["question", "statement"].map(String::from).to_vec();
 //! let tuner = Tuner::in_folder(model.clone(), Lesson::classify(labels), folder)?;
-//! let said = |text: &str, label: &str| Example::new(text, Target::Label { label: label.to_owned() });
+//! let said = |text: &str, label: &str| Example::new(text, Truth::Label { label: label.to_owned() });
 //! let examples =
 //!     vec![said("where is the house?", "question"), said("the house is here.", "statement")];
 //! tuner.learn(examples, 20)?;
@@ -46,4 +46,4 @@ mod tuner;
 pub use error::ElectretError;
 pub use model::{Answer, Description, Detection, Model, Score, Tag};
 pub use spans::Span;
-pub use tuner::{Example, Lesson, Progress, Round, Target, Tuner};
+pub use tuner::{Example, Lesson, Progress, Round, Truth, Tuner};

@@ -87,7 +87,7 @@ pub struct Example {
     /// The text; a question.
     pub text: String,
     /// What it teaches.
-    pub target: Target,
+    pub truth: Truth,
     /// The second text; the context of a question.
     #[cfg_attr(feature = "uniffi", uniffi(default = None))]
     pub pair: Option<String>,
@@ -95,15 +95,15 @@ pub struct Example {
 
 impl Example {
     /// What one text teaches.
-    pub fn new(text: &str, target: Target) -> Self {
-        Self { text: text.to_owned(), target, pair: None }
+    pub fn new(text: &str, truth: Truth) -> Self {
+        Self { text: text.to_owned(), truth, pair: None }
     }
 }
 
-/// What an example teaches.
+/// What is true of a text.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "uniffi", derive(uniffi::Enum))]
-pub enum Target {
+pub enum Truth {
     /// The text's label.
     Label {
         /// Its name.
@@ -282,20 +282,18 @@ impl core::fmt::Debug for Tuner {
 struct Known<'e> {
     number: usize,
     input: Input<'e>,
-    target: &'e Target,
+    truth: &'e Truth,
     tags: Vec<u16>,
 }
 
 impl Known<'_> {
     fn target(&self) -> tune::Target<'_> {
-        match self.target {
-            Target::Label { .. } => {
-                tune::Target::Class(self.tags.first().copied().unwrap_or_default().into())
-            }
-            Target::Value { value } => tune::Target::Value(*value),
-            Target::Tags { .. } => tune::Target::Tags(&self.tags),
-            Target::Replaced { words } => tune::Target::Replaced(words),
-            Target::Span { start, end } => tune::Target::Span(*start as usize, *end as usize),
+        match self.truth {
+            Truth::Label { .. } => tune::Target::Class(self.tags.first().copied().unwrap_or_default().into()),
+            Truth::Value { value } => tune::Target::Value(*value),
+            Truth::Tags { .. } => tune::Target::Tags(&self.tags),
+            Truth::Replaced { words } => tune::Target::Replaced(words),
+            Truth::Span { start, end } => tune::Target::Span(*start as usize, *end as usize),
         }
     }
 }
@@ -434,13 +432,13 @@ impl Tuner {
                 )
             })
         };
-        let tags = match &example.target {
-            Target::Label { label } => vec![find(label)?],
-            Target::Tags { tags } => tags.iter().map(find).collect::<Result<_, _>>()?,
+        let tags = match &example.truth {
+            Truth::Label { label } => vec![find(label)?],
+            Truth::Tags { tags } => tags.iter().map(find).collect::<Result<_, _>>()?,
             _ => Vec::new(),
         };
         let input = Input { text: &example.text, pair: example.pair.as_deref(), truncate: true };
-        Ok(Known { number, input, target: &example.target, tags })
+        Ok(Known { number, input, truth: &example.truth, tags })
     }
 
     /// Learns every example once: the mean loss, and how many taught nothing.

@@ -94,24 +94,24 @@ unsafe fn example_of(lesson: &app::Lesson, example: &Example) -> Result<app::Exa
         let label = lesson.labels.get(usize::from(number));
         label.cloned().ok_or(Refusal::Argument { field: "example.labels", reason })
     };
-    let target = match lesson.kind.as_str() {
-        kind if kind == HeadKind::Regress.name() => app::Target::Value { value: example.value },
+    let truth = match lesson.kind.as_str() {
+        kind if kind == HeadKind::Regress.name() => app::Truth::Value { value: example.value },
         kind if kind == HeadKind::Answer.name() => {
-            app::Target::Span { start: example.start, end: example.end }
+            app::Truth::Span { start: example.start, end: example.end }
         }
         kind if kind == HeadKind::Detect.name() => {
-            app::Target::Replaced { words: numbers.iter().map(|&number| number != 0).collect() }
+            app::Truth::Replaced { words: numbers.iter().map(|&number| number != 0).collect() }
         }
         kind if kind == HeadKind::Tag.name() => {
-            app::Target::Tags { tags: numbers.iter().map(name).collect::<Result<_, _>>()? }
+            app::Truth::Tags { tags: numbers.iter().map(name).collect::<Result<_, _>>()? }
         }
         _ => {
             let reason = "one label for a text";
             let [number] = numbers else { return Err(Refusal::Argument { field: "example.labels", reason }) };
-            app::Target::Label { label: name(number)? }
+            app::Truth::Label { label: name(number)? }
         }
     };
-    Ok(app::Example { text: input.text.to_owned(), target, pair: input.pair.map(str::to_owned) })
+    Ok(app::Example { text: input.text.to_owned(), truth, pair: input.pair.map(str::to_owned) })
 }
 
 /// Is called after each step of a round, on the thread that learns: `done` of `of` steps are taken, with the mean loss of

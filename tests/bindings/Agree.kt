@@ -25,7 +25,7 @@ fun main(arguments: Array<String>) {
         }
         val examples = File(train).readLines().drop(1).map { line ->
             val (label, text) = line.split('\t')
-            Example(text, Target.Label(label))
+            Example(text, Truth.Label(label))
         }
         val watch = Watch()
         Tuner.inFolder(model, Lesson(kind = "classify", labels = LABELS), folder).use { tuner ->

@@ -29,7 +29,7 @@ def main(path, train, folder):
 
     with open(train, encoding="utf-8") as file:
         rows = [line.rstrip("\n").split("\t") for line in file][1:]
-    examples = [electret.Example(text=text, target=electret.Target.LABEL(label)) for label, text in rows]
+    examples = [electret.Example(text=text, truth=electret.Truth.LABEL(label)) for label, text in rows]
     tuner = electret.Tuner.in_folder(model, electret.Lesson(kind="classify", labels=LABELS), folder)
     watch = Watch()
     learned = tuner.learn_watched(examples, 2, watch)
