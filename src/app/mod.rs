@@ -42,6 +42,9 @@ mod error;
 mod model;
 mod spans;
 mod tuner;
+#[cfg(feature = "wasm")]
+#[allow(unsafe_code, reason = "what wasm-bindgen expands to")]
+pub mod web;
 
 pub use error::ElectretError;
 pub use model::{Answer, Description, Detection, Model, Score, Tag};

@@ -8,9 +8,10 @@ use self_cell::self_cell;
 
 use super::ElectretError;
 use super::spans::{Span, Spans};
+use super::tuner::open_store;
 use crate::tasks::Pooling;
 use crate::text::Input;
-use crate::tune::store::{FolderStore, Place, Store};
+use crate::tune::store::{Place, Store};
 use crate::weights::{AlignedBytes, map};
 use crate::{Adapter, Error, HeadKind, Plan, Session, kernels};
 
@@ -192,7 +193,7 @@ impl Model {
         if !path.exists() {
             return Ok(None);
         }
-        let mut store = FolderStore::open(path).map_err(|error| ElectretError::file(path, &error))?;
+        let mut store = open_store(path)?;
         let Some(number) = store.active()? else { return Ok(None) };
         let mut file = Vec::new();
         let there = store.get(Place::Adapter(number), &mut |piece| {

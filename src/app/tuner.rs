@@ -3,7 +3,7 @@
 //! Between rounds a tuner is its state's bytes; a round takes an arena, goes on from them, and puts new ones in their
 //! place when it is through. That is why a round that is cancelled or fails leaves no trace.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
@@ -159,7 +159,7 @@ pub struct Tuner {
     lesson: Lesson,
     kind: HeadKind,
     strategy: Strategy,
-    folder: Option<String>,
+    folder: Option<PathBuf>,
     learned: RwLock<Arc<Learned>>,
     /// Held by the round under way.
     round: Mutex<()>,
@@ -176,16 +176,9 @@ struct Learned {
 
 impl Learned {
     fn of(tuner: &tune::Tuner<'_, '_>) -> Result<Self, Error> {
-        let written = |document: &dyn Fn(&mut [u8]) -> Result<usize, Error>, bytes: usize| {
-            let mut file = vec![0; bytes];
-            let length = document(&mut file)?;
-            file.truncate(length);
-            Ok::<_, Error>(file)
-        };
-        let (state, adapter) = (tuner.state(), tuner.adapter());
         Ok(Self {
-            state: written(&|file| Ok(state.write(file)?.len()), state.bytes())?,
-            adapter: written(&|file| Ok(adapter.write(file)?.len()), adapter.bytes())?,
+            state: tuner.state().to_vec()?,
+            adapter: tuner.adapter().to_vec()?,
             steps: tuner.progress().steps,
             seen: tuner.progress().seen,
         })
@@ -200,7 +193,7 @@ impl Tuner {
     /// [`ElectretError::Argument`], [`ElectretError::Lesson`].
     #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn new(model: Arc<Model>, lesson: Lesson) -> Result<Arc<Self>, ElectretError> {
-        Self::of(model, lesson, None)
+        Self::of(model, lesson, None, |_| Ok(()))
     }
 
     /// A tuner that goes on from what `folder` holds of the same lesson, or begins anew. A folder belongs to one
@@ -211,7 +204,19 @@ impl Tuner {
     /// [`ElectretError::File`], [`ElectretError::Store`].
     #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn in_folder(model: Arc<Model>, lesson: Lesson, folder: &str) -> Result<Arc<Self>, ElectretError> {
-        Self::of(model, lesson, Some(folder.to_owned()))
+        Self::of(model, lesson, Some(folder.into()), |tuner| {
+            open_store(Path::new(folder))?.resume(tuner)?;
+            Ok(())
+        })
+    }
+
+    /// A tuner that goes on from a [`Tuner::state`] of the same lesson, for an app that keeps it in a place of its own.
+    ///
+    /// # Errors
+    /// As [`Tuner::new`]; [`ElectretError::Adapter`] for another lesson's or another model's state.
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
+    pub fn from_state(model: Arc<Model>, lesson: Lesson, state: &[u8]) -> Result<Arc<Self>, ElectretError> {
+        Self::of(model, lesson, None, |tuner| Ok(tuner.restore(state)?))
     }
 
     /// Learns every example `epochs` times, in an order that the seed decides, and returns when that is done. What is
@@ -222,7 +227,7 @@ impl Tuner {
     /// [`ElectretError::Argument`] and [`ElectretError::Lesson`] for an example that does not fit the lesson. After an
     /// error all is as it was before the round.
     pub fn learn(&self, examples: Vec<Example>, epochs: u32) -> Result<Round, ElectretError> {
-        self.round(&examples, epochs, None)
+        self.round(&examples, epochs, &|_, _, _| true)
     }
 
     /// The same, and tells `progress` after each step.
@@ -235,7 +240,7 @@ impl Tuner {
         epochs: u32,
         progress: Arc<dyn Progress>,
     ) -> Result<Round, ElectretError> {
-        self.round(&examples, epochs, Some(&*progress))
+        self.round(&examples, epochs, &|done, of, loss| progress.step(done, of, loss))
     }
 
     /// Cancels the round under way, if there is one, after its next step.
@@ -246,6 +251,11 @@ impl Tuner {
     /// The `.adapter` file of what was learned in all finished rounds, for [`Model::with_adapter`].
     pub fn adapter(&self) -> Vec<u8> {
         self.learned().adapter.clone()
+    }
+
+    /// All that is needed to go on from here, for [`Tuner::from_state`].
+    pub fn state(&self) -> Vec<u8> {
+        self.learned().state.clone()
     }
 
     /// Steps of all finished rounds.
@@ -259,9 +269,8 @@ impl Tuner {
     /// # Errors
     /// [`ElectretError::Argument`] without a folder, [`ElectretError::Store`].
     pub fn save(&self) -> Result<(), ElectretError> {
-        let Some(mut store) = self.store()? else {
-            return Err(ElectretError::argument("folder", "the tuner was opened without one"));
-        };
+        let none = || ElectretError::argument("folder", "the tuner was opened without one");
+        let mut store = open_store(self.folder.as_deref().ok_or_else(none)?)?;
         let learned = self.learned();
         self.at_work(Settings::default(), |tuner| {
             tuner.restore(&learned.state)?;
@@ -270,6 +279,11 @@ impl Tuner {
             Ok(store.activate(Some(ADAPTER))?)
         })
     }
+}
+
+/// The store in a folder.
+pub(super) fn open_store(folder: &Path) -> Result<FolderStore, ElectretError> {
+    FolderStore::open(folder).map_err(|error| ElectretError::file(folder, &error))
 }
 
 impl core::fmt::Debug for Tuner {
@@ -302,14 +316,14 @@ impl Known<'_> {
 struct Bell<'b> {
     done: u32,
     of: u32,
-    progress: Option<&'b dyn Progress>,
+    progress: &'b dyn Fn(u32, u32, f32) -> bool,
     cancelled: &'b AtomicBool,
 }
 
 impl Bell<'_> {
     fn ring(&mut self, loss: f32) -> Result<(), ElectretError> {
         self.done += 1;
-        let goes_on = self.progress.is_none_or(|progress| progress.step(self.done, self.of, loss));
+        let goes_on = (self.progress)(self.done, self.of, loss);
         if goes_on && !self.cancelled.load(Ordering::Relaxed) {
             Ok(())
         } else {
@@ -324,7 +338,12 @@ impl Tuner {
         &self.lesson
     }
 
-    fn of(model: Arc<Model>, lesson: Lesson, folder: Option<String>) -> Result<Arc<Self>, ElectretError> {
+    fn of(
+        model: Arc<Model>,
+        lesson: Lesson,
+        folder: Option<PathBuf>,
+        go_on: impl FnOnce(&mut tune::Tuner<'_, '_>) -> Result<(), ElectretError>,
+    ) -> Result<Arc<Self>, ElectretError> {
         let kinds = HeadKind::ALL.into_iter().filter(|&kind| kind != HeadKind::FillMask);
         let kind = kinds.clone().find(|kind| kind.name() == lesson.kind).ok_or_else(|| {
             let names: Vec<_> = kinds.map(HeadKind::name).collect();
@@ -352,22 +371,20 @@ impl Tuner {
             round: Mutex::default(),
             cancelled: AtomicBool::new(false),
         };
-        let mut store = tuner.store()?;
         let learned = tuner.at_work(Settings::default(), |tuner| {
-            if let Some(store) = &mut store {
-                store.resume(tuner)?;
-            }
+            go_on(tuner)?;
             Ok(Learned::of(tuner)?)
         })?;
         tuner.learned = RwLock::new(Arc::new(learned));
         Ok(Arc::new(tuner))
     }
 
-    fn round(
+    /// [`Tuner::learn_watched`] with a function that need not be fit for other threads.
+    pub(crate) fn round(
         &self,
         examples: &[Example],
         epochs: u32,
-        progress: Option<&dyn Progress>,
+        progress: &dyn Fn(u32, u32, f32) -> bool,
     ) -> Result<Round, ElectretError> {
         let _round = match self.round.try_lock() {
             Ok(round) => round,
@@ -410,14 +427,6 @@ impl Tuner {
 
     fn learned(&self) -> Arc<Learned> {
         self.learned.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn store(&self) -> Result<Option<FolderStore>, ElectretError> {
-        let open = |folder: &String| {
-            let path = Path::new(folder);
-            FolderStore::open(path).map_err(|error| ElectretError::file(path, &error))
-        };
-        self.folder.as_ref().map(open).transpose()
     }
 
     /// Looks up an example's labels.

@@ -1,7 +1,6 @@
 //! Learning in rounds, kept in a folder.
 
 use core::ffi::{c_char, c_void};
-use std::sync::Arc;
 
 use super::handles;
 use super::learner::STRATEGY;
@@ -9,7 +8,7 @@ use super::model::Model;
 use super::refusal::{Failure, Refusal, Status, answer};
 use super::value::{Example, Kind, Lesson, NUL_TERMINATED, Room, input, place, slice, text};
 use crate::HeadKind;
-use crate::app::{self, Progress};
+use crate::app;
 
 /// A learner on top of a model. 0 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,23 +118,6 @@ unsafe fn example_of(lesson: &app::Lesson, example: &Example) -> Result<app::Exa
 pub type ProgressCallback =
     Option<unsafe extern "C" fn(user: *mut c_void, done: u32, of: u32, loss: f32) -> bool>;
 
-struct Callback {
-    call: ProgressCallback,
-    user: *mut c_void,
-}
-
-// SAFETY: it is called only on the thread that handed it over, which waits meanwhile.
-unsafe impl Send for Callback {}
-// SAFETY: the same.
-unsafe impl Sync for Callback {}
-
-impl Progress for Callback {
-    fn step(&self, done: u32, of: u32, loss: f32) -> bool {
-        // SAFETY: the caller gave both, and waits for the round's end.
-        self.call.is_none_or(|call| unsafe { call(self.user, done, of, loss) })
-    }
-}
-
 /// Learns every example `epochs` times and returns when that is done. `progress` may be NULL; it gets `user` as it is, and
 /// may call every function but `electret_tuner_learn` of the same tuner, which is busy. After an error, and when it was
 /// cancelled, all is as it was before the round. `round` may be NULL.
@@ -156,8 +138,9 @@ pub unsafe extern "C" fn electret_tuner_learn(
             let tuner = handles::tuner(tuner.number)?;
             let examples = slice("examples", examples, example_count)?;
             let examples = examples.iter().map(|example| example_of(tuner.lesson(), example));
-            let examples = examples.collect::<Result<_, _>>()?;
-            let done = tuner.learn_watched(examples, epochs, Arc::new(Callback { call: progress, user }))?;
+            let examples: Vec<_> = examples.collect::<Result<_, _>>()?;
+            let watch = |done, of, loss| progress.is_none_or(|call| call(user, done, of, loss));
+            let done = tuner.round(&examples, epochs, &watch)?;
             if let Some(round) = round.as_mut() {
                 *round = Round { loss: done.loss, steps: done.steps, left_out: done.left_out };
             }

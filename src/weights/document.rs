@@ -50,6 +50,20 @@ pub trait Document {
         counted.map_or(0, |()| bytes)
     }
 
+    /// The file in memory of its own.
+    ///
+    /// # Errors
+    /// Those of [`Document::payload`].
+    #[cfg(feature = "std")]
+    fn to_vec(&self) -> Result<Vec<u8>, Error> {
+        let mut file = Vec::with_capacity(self.bytes());
+        self.file(&mut |piece| {
+            file.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(file)
+    }
+
     /// Writes the file to the front of `out`, [`Document::bytes`] long.
     ///
     /// # Errors

@@ -163,10 +163,8 @@ impl Tune {
             }
             curve.push(json!({"epoch": epoch, "loss": loss, "left_out": left_out, "dev": scores}));
         }
-        let adapter = tuner.adapter();
-        let mut file = vec![0; adapter.bytes()];
-        let file = adapter.write(&mut file)?;
-        write_atomically(&self.out, file).with_context(|| self.out.display().to_string())?;
+        let file = tuner.adapter().to_vec()?;
+        write_atomically(&self.out, &file).with_context(|| self.out.display().to_string())?;
         if self.output.json {
             let row = json!({"adapter": self.out.display().to_string(), "bytes": file.len(), "skipped": tuner.progress().skipped,
                              "curve": curve});
