@@ -18,4 +18,4 @@ done
 # The glue is the same for both.
 cmp target/web-scalar/page/electret.js target/web-simd/page/electret.js
 cp target/web-simd/page/electret.js target/web/
-cp models/electret-tiny.electret examples/web/*.{html,css,js} target/web/
+cp models/electret-tiny.electret examples/data/messages.tsv examples/web/*.{html,css,js} target/web/

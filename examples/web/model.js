@@ -15,10 +15,16 @@ export class Worked {
       data.error === undefined ? resolve(data.result) : reject(new Error(data.error));
     };
     this.#worker.onerror = (event) => this.#refuse(event.message ?? "the worker could not start");
-    this.about = this.ask("open", { scalar });
+    this.about = this.#send("open", { scalar });
+    this.about.catch(() => {}); // whoever asks hears of it
   }
 
-  ask(verb, values) {
+  async ask(verb, values) {
+    await this.about;
+    return this.#send(verb, values);
+  }
+
+  #send(verb, values) {
     const id = ++this.#last;
     this.#worker.postMessage({ id, verb, values });
     return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }));

@@ -3,7 +3,7 @@
 const CACHE = "electret";
 const FILES = [
   "./", "./index.html", "./style.css", "./page.js", "./model.js", "./worker.js", "./store.js", "./electret.js",
-  "./electret-simd.wasm", "./electret-scalar.wasm", "./electret-tiny.electret",
+  "./electret-simd.wasm", "./electret-scalar.wasm", "./electret-tiny.electret", "./messages.tsv",
 ];
 
 self.addEventListener("install", (event) => {

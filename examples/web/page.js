@@ -5,18 +5,6 @@ import * as store from "./store.js";
 
 const SUSPECT = 0.5;
 const EPOCHS = 20;
-const SAMPLES = `ham: are we still on for lunch tomorrow?
-ham: i left my keys at your place, can you bring them on friday
-ham: thanks for dinner, the children loved it
-ham: running ten minutes late, sorry
-ham: the meeting is moved to three
-ham: happy birthday! see you tonight
-spam: you have won a prize! call now to claim your reward
-spam: free entry in our weekly draw, text win to enter
-spam: urgent! your account is suspended, click here
-spam: cheap loans, no questions asked, apply today
-spam: congratulations, you are our lucky winner
-spam: claim your free phone now, offer ends today`;
 
 const scalar = new URLSearchParams(location.search).has("scalar");
 const reader = new Worked({ scalar });
@@ -57,8 +45,8 @@ async function read() {
       done = end;
     }
     said("marks", ...marks, text.slice(done), "\n");
-    const names = suspects.flatMap(({ text, replaced }) => [element("b", text), ` ${percent(replaced)}  `]);
-    const time = `${tokens.length} tokens in ${milliseconds.toFixed(1)} ms.`;
+    const names = suspects.flatMap(({ text, replaced }) => [element("b", text), ` ${percent(replaced)}. `]);
+    const time = `${tokens.length} tokens, ${milliseconds.toFixed(1)} ms.`;
     said("suspects", ...(names.length ? ["Suspect: ", ...names] : ["Nothing stands out. "]), time);
   } catch (error) {
     said("marks");
@@ -74,7 +62,7 @@ async function judge() {
     const bars = scores.map(({ label, probability }) => {
       const bar = element("div", "", "bar");
       const share = element("i", "");
-      share.style.setProperty("--share", percent(probability));
+      share.style.setProperty("--share", `${probability * 100}%`);
       bar.append(element("span", label), share, element("span", percent(probability)));
       return bar;
     });
@@ -155,9 +143,16 @@ async function forget() {
   said("learned", "Forgotten.");
 }
 
+// The messages that come with the page, a line each.
+async function samples() {
+  const file = await fetch("./messages.tsv");
+  const [, ...rows] = (await file.text()).trim().split("\n");
+  return rows.map((row) => row.replace("\t", ": ")).join("\n");
+}
+
 async function start() {
-  $("examples").value = SAMPLES;
   try {
+    $("examples").value = await samples();
     const { name, kernels, passed } = await reader.about;
     const test = passed ? "its self-test gives the bits it was made with" : "its self-test FAILED";
     said("about", `${name}, kernels ${kernels}; ${test}.`);

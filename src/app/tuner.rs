@@ -401,16 +401,13 @@ impl Tuner {
         let before = self.learned();
         let steps = examples.len().div_ceil(self.lesson.batch_size as usize) as u32;
         let steps = steps.saturating_mul(epochs);
-        let settings = Settings {
-            learning_rate: self.lesson.learning_rate,
-            weight_decay: self.lesson.weight_decay,
+        let schedule = Settings {
             first_step: before.steps,
             warmup_steps: steps / 10,
             total_steps: steps,
-            seed: self.lesson.seed,
             ..Settings::default()
         };
-        let (round, learned) = self.at_work(settings, |tuner| {
+        let (round, learned) = self.at_work(schedule, |tuner| {
             tuner.restore(&before.state)?;
             let mut bell = Bell { done: 0, of: steps, progress, cancelled: &self.cancelled };
             let mut last = (0.0, 0);
@@ -491,7 +488,7 @@ impl Tuner {
     /// Hands over the core's tuner in an arena of its own, as before the first step.
     fn at_work<R>(
         &self,
-        settings: Settings,
+        schedule: Settings,
         work: impl FnOnce(&mut tune::Tuner<'_, '_>) -> Result<R, ElectretError>,
     ) -> Result<R, ElectretError> {
         self.model.check()?;
@@ -511,7 +508,12 @@ impl Tuner {
             Layout { config: *model.config(), strategy: *strategy, width, labels: task.labels.len() };
         let plan = TuningPlan::with_blocks(layout, tokens, BLOCK_ROWS, STRIPS);
         let mut arena = AlignedBytes::zeroed(plan.bytes());
-        let settings = Settings { seed: lesson.seed, ..settings };
+        let settings = Settings {
+            learning_rate: lesson.learning_rate,
+            weight_decay: lesson.weight_decay,
+            seed: lesson.seed,
+            ..schedule
+        };
         let done = work(&mut tune::Tuner::with(
             model,
             arena.as_mut_slice(),

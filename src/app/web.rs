@@ -54,7 +54,7 @@ impl WebModel {
         self.0.describe().name
     }
 
-    /// Which instructions it runs on: `simd128` or `scalar`.
+    /// Which instructions it runs on: `wasm-simd128` or `scalar`.
     #[wasm_bindgen(getter)]
     pub fn kernels(&self) -> String {
         self.0.describe().kernels

@@ -57,7 +57,8 @@ impl<'m, 'a> Session<'m, 'a> {
     ///
     /// # Errors
     /// [`Error::ArenaTooSmall`] with the bytes that [`Plan::inference`] asks for,
-    /// [`Error::ArenaMisaligned`], [`Error::SequenceTooLong`] beyond the model's positions.
+    /// [`Error::ArenaMisaligned`], [`Error::SequenceTooLong`] beyond the model's positions,
+    /// [`Error::SequenceTooShort`] below 3.
     pub fn new(model: Model<'m>, arena: &'a mut [u8], tokens: usize) -> Result<Self, Error> {
         Self::with(model, arena, Plan::inference(model.config(), tokens), kernels::best())
     }
@@ -73,7 +74,7 @@ impl<'m, 'a> Session<'m, 'a> {
         if plan.tokens > limit {
             return Err(Error::SequenceTooLong { tokens: plan.tokens, limit });
         }
-        if plan.block_rows == 0 {
+        if plan.tokens < 3 || plan.block_rows == 0 {
             return Err(Error::SequenceTooShort);
         }
         let (needed, found) = (plan.bytes(), arena.len());

@@ -128,7 +128,8 @@ impl<'m, 'a> Tuner<'m, 'a> {
     ///
     /// # Errors
     /// [`Error::ArenaTooSmall`] with the bytes that [`TuningPlan`] asks for, [`Error::ArenaMisaligned`],
-    /// [`Error::SequenceTooLong`] beyond the model's positions, [`Error::InvalidStrategy`],
+    /// [`Error::SequenceTooLong`] beyond the model's positions, [`Error::SequenceTooShort`] below 3,
+    /// [`Error::InvalidStrategy`],
     /// [`Error::InvalidSetting`], [`Error::NoSuchHead`] if the head is neither the model's nor trained.
     pub fn new(
         model: Model<'m>,
@@ -162,6 +163,9 @@ impl<'m, 'a> Tuner<'m, 'a> {
         let (tokens, limit) = (plan.inference.tokens, model.config().max_position_embeddings);
         if tokens > limit {
             return Err(Error::SequenceTooLong { tokens, limit });
+        }
+        if tokens < 3 {
+            return Err(Error::SequenceTooShort);
         }
         let (needed, found) = (plan.bytes(), arena.len());
         let arena = arena.get_mut(..needed).ok_or(Error::ArenaTooSmall { needed, found })?;

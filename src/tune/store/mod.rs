@@ -223,13 +223,19 @@ pub(super) fn check_payload(
 ) -> Result<usize, Error> {
     let mut start = [0; HEADER_BYTES];
     let (mut found, mut at) = (Header::begin(kind), 0);
-    source(&mut |piece| {
+    let read = source(&mut |piece| {
         each_payload_piece(&mut at, &mut start, piece, |place, piece| {
             found.add(piece);
             check(place, piece)
         })
-    })?;
-    Header::parse(kind, start.get(..at).unwrap_or(&start))?.compare(&found.finish())?;
+    });
+    // What is no such document at all is called that, whatever else is wrong with it.
+    let header = Header::parse(kind, start.get(..at).unwrap_or(&start));
+    if at >= HEADER_BYTES {
+        header?;
+    }
+    read?;
+    header?.compare(&found.finish())?;
     Ok(at - HEADER_BYTES)
 }
 
