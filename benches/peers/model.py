@@ -124,7 +124,7 @@ def openvino_int8(source, target):
     openvino.save_model(model, target, compress_to_fp16=False)
 
 
-def main(folder):
+def main(folder, *options):
     folder = Path(folder)
     hugging_face = folder / "electra-small"
     hugging_face.mkdir(parents=True, exist_ok=True)
@@ -145,8 +145,9 @@ def main(folder):
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(f32, int8, weight_type=QuantType.QInt8, per_channel=True)
-    openvino_int8(f32, str(folder / "int8.xml"))
+    if "--no-openvino" not in options:
+        openvino_int8(f32, str(folder / "int8.xml"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
