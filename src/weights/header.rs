@@ -47,7 +47,10 @@ impl FileKind {
     }
 }
 
-pub(crate) static CRC_32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
+pub(crate) static CRC_32C: Crc<u32, CrcTable> = Crc::<u32, CrcTable>::new(&CRC_32_ISCSI);
+
+/// A board has no 16 KiB to spare for speed.
+type CrcTable = Table<{ if cfg!(feature = "std") { 16 } else { 1 } }>;
 
 /// A header's fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +152,7 @@ impl Header {
 pub(crate) struct HeaderDigest {
     kind: FileKind,
     payload_length: u64,
-    crc: Digest<'static, u32, Table<1>>,
+    crc: Digest<'static, u32, CrcTable>,
 }
 
 impl HeaderDigest {
