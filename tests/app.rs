@@ -108,12 +108,12 @@ fn what_was_learned_outlives_the_app_and_rounds_go_on() {
     assert_eq!(after.steps(), first.steps);
     assert_eq!(after.learn(examples(), 4).expect("a round"), second);
     assert_eq!(after.adapter(), straight.adapter());
-    let elsewhere = Tuner::from_state(model.clone(), lesson(), &straight.state()).expect("a tuner");
+    let elsewhere = Tuner::from_state(model.clone(), lesson(), straight.state()).expect("a tuner");
     assert_eq!(elsewhere.adapter(), straight.adapter());
 
     // Not saved, so the folder holds the first round still.
     let kept = model.with_adapter_of(utf8(&folder)).expect("the folder").expect("an adapter");
-    let given = model.with_adapter(&straight.adapter()).expect("an adapter");
+    let given = model.with_adapter(straight.adapter()).expect("an adapter");
     assert_ne!(kept.classify("where is it?"), given.classify("where is it?"));
     assert_eq!(given.classify("where is it?").expect("classes")[0].label, "question");
     // What stands on top of the model changes nothing for other handles of it.

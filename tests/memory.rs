@@ -50,7 +50,9 @@ fn measured_alone() {
     let mapped = resident_kib("/proc/self/smaps", &path);
     let arena = model.describe().arena_bytes / 1024;
     println!("opened in {:.1} ms, first answer after {:.1} ms", ms(opened), ms(first));
-    println!("after {SENTENCES} sentences KiB: {grown} resident = {mapped} of the file + {arena} of the arena at most + the rest");
+    println!(
+        "after {SENTENCES} sentences KiB: {grown} resident = {mapped} of the file + {arena} of the arena at most + the rest"
+    );
     println!("kib {grown} {mapped} {arena}");
 }
 
@@ -62,9 +64,11 @@ fn ms(time: std::time::Duration) -> f64 {
 fn a_model_costs_its_pages_and_an_arena() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("memory-small.electret");
     let checkpoint = Checkpoint::random("small", SMALL, 1);
-    fs::write(&path, quantize(&checkpoint, "random weights", "none").expect("finite weights")).expect("written");
+    fs::write(&path, quantize(&checkpoint, "random weights", "none").expect("finite weights"))
+        .expect("written");
     let this = std::env::current_exe().expect("this program");
-    let run = Command::new(this).args(["--exact", "measured_alone", "--nocapture"]).env(MODEL, &path).output();
+    let run =
+        Command::new(this).args(["--exact", "measured_alone", "--nocapture"]).env(MODEL, &path).output();
     let out = String::from_utf8(run.expect("a process").stdout).expect("UTF-8");
     println!("{out}");
     let kib = out.lines().find_map(|line| line.strip_prefix("kib ")).expect("measured");

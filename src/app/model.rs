@@ -180,8 +180,8 @@ impl Model {
     ///
     /// # Errors
     /// [`ElectretError::Adapter`] if the bytes are no adapter of this model.
-    pub fn with_adapter(&self, adapter: &[u8]) -> Result<Arc<Self>, ElectretError> {
-        self.with_learned(AlignedBytes::copy_of(adapter))
+    pub fn with_adapter(&self, adapter: Vec<u8>) -> Result<Arc<Self>, ElectretError> {
+        self.with_learned(AlignedBytes::copy_of(&adapter))
     }
 
     /// The same with the adapter that is active in a tuner's folder; `None` if nothing was learned there yet.
@@ -203,7 +203,7 @@ impl Model {
         if !there {
             return Err(Error::StoreDamaged.into());
         }
-        self.with_adapter(&file).map(Some)
+        self.with_adapter(file).map(Some)
     }
 
     /// The same model for texts of any length: what does not fit loses its end, where it would else be refused.

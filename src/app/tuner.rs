@@ -215,8 +215,8 @@ impl Tuner {
     /// # Errors
     /// As [`Tuner::new`]; [`ElectretError::Adapter`] for another lesson's or another model's state.
     #[cfg_attr(feature = "uniffi", uniffi::constructor)]
-    pub fn from_state(model: Arc<Model>, lesson: Lesson, state: &[u8]) -> Result<Arc<Self>, ElectretError> {
-        Self::of(model, lesson, None, |tuner| Ok(tuner.restore(state)?))
+    pub fn from_state(model: Arc<Model>, lesson: Lesson, state: Vec<u8>) -> Result<Arc<Self>, ElectretError> {
+        Self::of(model, lesson, None, |tuner| Ok(tuner.restore(&state)?))
     }
 
     /// Learns every example `epochs` times, in an order that the seed decides, and returns when that is done. What is

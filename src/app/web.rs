@@ -106,7 +106,7 @@ impl WebModel {
     /// # Errors
     /// As [`Model::with_adapter`].
     #[wasm_bindgen(js_name = withAdapter)]
-    pub fn with_adapter(&self, adapter: &[u8]) -> Result<Self, String> {
+    pub fn with_adapter(&self, adapter: Vec<u8>) -> Result<Self, String> {
         self.0.with_adapter(adapter).map(Self).map_err(said)
     }
 }
@@ -132,7 +132,7 @@ impl WebTuner {
         let lesson = Lesson { strategy: strategy.to_owned(), ..Lesson::classify(labels) };
         let model = model.0.clone();
         let tuner = match state {
-            Some(state) => Tuner::from_state(model, lesson, &state),
+            Some(state) => Tuner::from_state(model, lesson, state),
             None => Tuner::new(model, lesson),
         };
         tuner.map(Self).map_err(said)

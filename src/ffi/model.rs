@@ -65,7 +65,7 @@ pub unsafe extern "C" fn electret_model_with_adapter(
     unsafe {
         answer(error, || {
             let (file, adapted) = (slice("adapter", adapter, adapter_bytes)?, place("adapted", adapted)?);
-            let handle = handles::model(model.number)?.with_adapter(file)?;
+            let handle = handles::model(model.number)?.with_adapter(file.to_vec())?;
             adapted.write(Model { number: handles::keep_model(handle) });
             Ok(())
         })
