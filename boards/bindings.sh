@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ${CARGO:-cargo} rustc --release --no-default-features --features uniffi --lib --crate-type cdylib
-library=$(ls target/release/libelectret.{so,dylib} target/release/electret.dll 2>/dev/null | head -1)
+for library in target/release/{libelectret.so,libelectret.dylib,electret.dll}; do
+  if [ -e $library ]; then break; fi
+done
 ${CARGO:-cargo} run --release --quiet --no-default-features --features uniffi-bindgen --bin uniffi-bindgen -- \
   generate --library "$library" --language "$1" --no-format --out-dir "$2"

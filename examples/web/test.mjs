@@ -16,8 +16,11 @@ const FLAGS = [
   "--disable-component-update", "--disable-sync",
 ];
 
+const [, program] = readFileSync("examples/web/README.md", "utf8").match(/```html\n(.*?)```/s);
+
 const server = createServer((request, response) => {
   const path = new URL(request.url, "http://localhost").pathname;
+  if (path === "/program.html") return response.writeHead(200, { "content-type": "text/html" }).end(program);
   const file = join("target/web", path === "/" ? "index.html" : path);
   try {
     const bytes = readFileSync(file);
@@ -56,6 +59,11 @@ for (const query of ["", "?scalar"]) {
   assert.deepEqual(found.map(({ start, end, replaced }) => `detect ${start} ${end} ${bits(replaced)}`), lines("detect"));
 }
 console.log("the bits of the command, with simd128 and without");
+
+// The program of README.md.
+await page.goto(address + "program.html");
+await page.waitForFunction(() => document.querySelector("#said").textContent === "table does not belong; a question");
+console.log("the README's program");
 
 // A wrong word is underlined as one types, an emoji before it or not.
 await open();
