@@ -3,7 +3,7 @@
 //! desktop the way there, from raw text or a Hugging Face folder to one `.electret` file.
 //!
 //! For whom: a firmware engineer takes the core (`default-features = false`) and a `static` arena;
-//! a mobile engineer links the same core; an ML engineer trains, converts and verifies with the
+//! a mobile engineer links the same core through `app`; an ML engineer trains, converts and verifies with the
 //! `electret` command.
 //!
 //! # The road of a sentence
@@ -44,6 +44,10 @@
 //! | `helium` | kernels with `vmlava` for Cortex-M55 and M85; the processor is not asked | no |
 //! | `link` | `link`: the serial protocol between a host and the firmware of `boards/` | no |
 //! | `std` | detection of the processor's instructions, AVX2 and AVX-512-VNNI kernels | yes |
+//! | `app` | `app`: models and tuners that own their memory, for any thread | yes |
+//! | `ffi` | `ffi`: the C ABI; with `app` also its owning half | no |
+//! | `uniffi` | Kotlin, Swift and Python over `app`; `uniffi-bindgen` writes their sources | yes |
+//! | `wasm` | JavaScript over `app` | yes |
 //! | `parallel` | [`tasks::Batch`]: many texts on several threads | yes |
 //! | `convert` | [`import`], [`reference`](mod@reference), [`quantize`], [`evaluate`] | yes |
 //! | `cli` (default) | the `electret` command | yes |

@@ -10,7 +10,7 @@
  * - Models and tuners are numbers: one that was destroyed is refused. They may be used from many threads at once; a
  *   session or learner by one thread at a time.
  *
- * Written from src/ffi by `ELECTRET_WRITE=1 cargo test --release --manifest-path boards/c/Cargo.toml`. */
+ * Written from src/ffi by `ELECTRET_BLESS=1 cargo test --release --manifest-path boards/c/Cargo.toml`. */
 
 #ifndef ELECTRET_H
 #define ELECTRET_H

@@ -14,9 +14,9 @@ fn the_header_is_that_of_the_library() {
     let mut written = Vec::new();
     builder.generate().expect("the sources are understood").write(&mut written);
     let header = here.join("electret.h");
-    if std::env::var_os("ELECTRET_WRITE").is_some() {
+    if std::env::var_os("ELECTRET_BLESS").is_some() {
         std::fs::write(&header, &written).expect("electret.h");
     }
     let found = std::fs::read(&header).unwrap_or_default();
-    assert!(found == written, "electret.h is not what the sources say; ELECTRET_WRITE=1 writes it anew");
+    assert!(found == written, "electret.h is not what the sources say; ELECTRET_BLESS=1 writes it anew");
 }
