@@ -96,7 +96,7 @@ impl Checkpoint {
     }
 
     /// Asks for every tensor that the config names, so that what is missing is named at once.
-    fn check_shapes(&self) -> Result<(), ImportError> {
+    pub(super) fn check_shapes(&self) -> Result<(), ImportError> {
         let ElectraConfig { embedding_size, hidden_size, intermediate_size, .. } = self.config;
         let tensors = &self.tensors;
         for (table, rows) in self.embedding_tables() {
@@ -219,7 +219,7 @@ fn parse_config(json: &Value) -> Result<ElectraConfig, ImportError> {
 }
 
 /// `do_lower_case` of `tokenizer_config.json`; uncased where nothing is said, as BERT's tokeniser.
-fn is_uncased(folder: &Path) -> Result<bool, ImportError> {
+pub(super) fn is_uncased(folder: &Path) -> Result<bool, ImportError> {
     let path = folder.join("tokenizer_config.json");
     if !path.exists() {
         return Ok(true);
@@ -300,6 +300,13 @@ fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<
         });
     }
     Ok(heads)
+}
+
+/// The labels that `config.json` names, if it is there.
+#[cfg(feature = "onnx")]
+pub(super) fn labels_beside(folder: &Path) -> Result<Option<Vec<String>>, ImportError> {
+    let path = folder.join("config.json");
+    if path.exists() { Ok(Some(labels(&read_json(&path)?))) } else { Ok(None) }
 }
 
 /// `id2label` by id; two numbered labels where it is missing, as in `transformers`.

@@ -50,6 +50,15 @@ pub enum ImportError {
         /// Shape found.
         found: Vec<usize>,
     },
+    /// An ONNX file that is unreadable, or computes something else than an ELECTRA or BERT.
+    #[cfg(feature = "onnx")]
+    #[error("{}: {message}", path.display())]
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        message: String,
+    },
     /// A vocabulary that cannot be used.
     #[error("{}: {message}", path.display())]
     Vocabulary {

@@ -3,6 +3,8 @@
 mod checkpoint;
 mod error;
 mod hugging_face;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod random;
 mod tensors;
 mod vocabulary;
@@ -10,6 +12,8 @@ mod vocabulary;
 pub use checkpoint::{Checkpoint, HeadTensors};
 pub use error::ImportError;
 pub use hugging_face::write_peft;
+#[cfg(feature = "onnx")]
+pub use onnx::Agreement;
 pub use tensors::Tensors;
 pub use vocabulary::read_vocabulary;
 

@@ -1,6 +1,6 @@
-//! Hugging Face folder → `.electret`, and the proof that nothing was lost.
+//! Hugging Face folder or ONNX → `.electret`, and the proof that nothing was lost.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -11,12 +11,12 @@ use serde_json::json;
 
 use super::{ModelFile, Output};
 
-/// Hugging Face folder → .electret.
+/// Hugging Face folder or ONNX file → .electret.
 ///
 /// Example: electret convert electra-small/ -o small.electret --licence Apache-2.0
 #[derive(Args)]
 pub struct Convert {
-    /// Folder with config.json, vocab.txt and safetensors.
+    /// Folder with config.json, vocab.txt and safetensors; or an .onnx file with vocab.txt beside it.
     source: PathBuf,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
@@ -38,8 +38,8 @@ pub struct Convert {
 pub struct Verify {
     #[command(flatten)]
     model: ModelFile,
-    /// The folder that the model was converted from.
-    #[arg(long, value_name = "FOLDER")]
+    /// The folder or .onnx file that the model was converted from.
+    #[arg(long, value_name = "SOURCE")]
     against: PathBuf,
     /// One sentence a line; without it a few built-in sentences.
     #[arg(long, value_name = "FILE")]
@@ -53,9 +53,28 @@ pub struct Verify {
 
 const SENTENCES: &str = include_str!("sentences.txt");
 
+/// A folder's weights, or those of an ONNX file, which `tract` then has run as a second oracle.
+fn open(source: &Path) -> Result<Checkpoint> {
+    if source.extension().is_none_or(|extension| extension != "onnx") {
+        return Ok(Checkpoint::open(source)?);
+    }
+    #[cfg(not(feature = "onnx"))]
+    anyhow::bail!("{}: this command was built without ONNX; build it with --features onnx", source.display());
+    #[cfg(feature = "onnx")]
+    {
+        let (checkpoint, agreement) = Checkpoint::open_onnx(source)?;
+        log::info!(
+            "the graph run by tract and the weights read from it: relative error {:.1e}, largest difference {:.1e}",
+            agreement.relative_error,
+            agreement.largest
+        );
+        Ok(checkpoint)
+    }
+}
+
 impl Convert {
     pub fn run(&self) -> Result<()> {
-        let checkpoint = Checkpoint::open(&self.source)?;
+        let checkpoint = open(&self.source)?;
         let file = quantize(&checkpoint, &self.from, &self.licence)?;
         write_atomically(&self.output_file, &file).with_context(|| self.output_file.display().to_string())?;
         let heads: Vec<&str> = checkpoint.heads.iter().map(|head| head.kind.name()).collect();
@@ -72,7 +91,7 @@ impl Verify {
     pub fn run(&self) -> Result<()> {
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;
-        let checkpoint = Checkpoint::open(&self.against)?;
+        let checkpoint = open(&self.against)?;
         anyhow::ensure!(
             checkpoint.config == *model.config(),
             "{}: another shape than the model's; it was converted from something else",
