@@ -50,6 +50,7 @@
 //! | `wasm` | JavaScript over `app` | yes |
 //! | `parallel` | [`tasks::Batch`]: many texts on several threads | yes |
 //! | `convert` | [`import`], [`reference`](mod@reference), [`quantize`], [`evaluate`] | yes |
+//! | `onnx` | [`import`] of ONNX files | yes |
 //! | `cli` (default) | the `electret` command | yes |
 //! | `board` | `electret board`: builds, runs and talks to the boards of `boards/` | yes |
 //! | `train` | `train`: corpus and pre-training on Burn's CPU backend | yes |

@@ -59,8 +59,27 @@ impl Graph {
         Ok(graph)
     }
 
+    /// Notes who makes and who uses what. A value that is only rounded on its way, by QuantizeLinear and
+    /// DequantizeLinear, is the value before that.
     fn index(&mut self) -> Result<(), String> {
-        for (index, node) in self.nodes.iter().enumerate() {
+        let (mut quantised, mut unrounded) =
+            (HashMap::<String, String>::new(), HashMap::<String, String>::new());
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            for input in &mut node.input {
+                if let Some(before) = unrounded.get(input) {
+                    input.clone_from(before);
+                }
+            }
+            if let ([input, ..], [output]) = (&node.input[..], &node.output[..]) {
+                if node.op_type == "QuantizeLinear" && self.made_by.contains_key(input) {
+                    quantised.insert(output.clone(), input.clone());
+                    continue;
+                }
+                if let Some(before) = quantised.get(input).filter(|_| node.op_type == "DequantizeLinear") {
+                    unrounded.insert(output.clone(), before.clone());
+                    continue;
+                }
+            }
             for input in node.input.iter().filter(|input| !input.is_empty()) {
                 let known = self.stored.contains_key(input)
                     || self.made_by.contains_key(input)

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ndarray::{Array2, s};
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_hir::infer::Factoid;
 
 use super::encoder::Inputs;
@@ -36,7 +37,8 @@ pub fn compare(
 ) -> Result<Agreement, String> {
     let allowed = tolerance(graph);
     let (mut squares, mut errors, mut largest) = (0f64, 0f64, 0f32);
-    for tokens in LENGTHS {
+    let lengths = fixed_length(path).map_err(|error| format!("tract: {error:#}"))?;
+    for tokens in lengths.map_or(LENGTHS.to_vec(), |tokens| vec![tokens]) {
         let vocabulary = checkpoint.config.vocab_size;
         let input_ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % vocabulary) as u32).collect();
         let segments = if inputs.types.is_some() { 2.min(checkpoint.config.type_vocab_size) } else { 1 };
@@ -63,6 +65,14 @@ pub fn compare(
         "computes something else than the encoder that was read: its outputs differ by {relative_error:.1e} of their size, \
          {allowed:.0e} can be rounding"
     ))
+}
+
+/// How many tokens the graph was made for, if it takes no other number.
+fn fixed_length(path: &Path) -> TractResult<Option<usize>> {
+    let model = tract_onnx::onnx().model_for_path(path)?;
+    let outlet = model.input_outlets()?.first().copied().ok_or(TractError::msg("the graph has no input"))?;
+    let tokens = model.outlet_fact(outlet)?.shape.dim(1).and_then(|dim| dim.concretize());
+    Ok(tokens.and_then(|tokens| tokens.to_usize().ok()))
 }
 
 /// What rounding can do: more in graphs with f16 or int8 arithmetic.

@@ -234,22 +234,40 @@ pub fn gelu<'g>(graph: &'g Graph, value: &str) -> Option<&'g str> {
 
 /// All attentions over linear layers.
 pub fn attentions(graph: &Graph, linears: &[Linear]) -> Vec<Attention> {
-    let softmaxes = graph.nodes.iter().filter(|node| node.op_type == "Softmax");
-    softmaxes.filter_map(|softmax| attention(graph, linears, softmax)).collect()
+    let attention =
+        |node| spelled_attention(graph, linears, node).or_else(|| fused_attention(graph, linears, node));
+    graph.nodes.iter().filter_map(attention).collect()
 }
 
-fn attention(graph: &Graph, linears: &[Linear], softmax: &NodeProto) -> Option<Attention> {
+/// ONNX's own operator.
+fn fused_attention(graph: &Graph, linears: &[Linear], node: &NodeProto) -> Option<Attention> {
+    let [query, key, value, ..] = &node.input[..] else { return None };
+    let layer = |value| layer_above(graph, linears, value);
+    let (query, key, value) = (layer(query)?, layer(key)?, layer(value)?);
+    let head_size = reshape_of(graph, &linears[query].output)?;
+    let output = node.output.first()?.clone();
+    (node.op_type == "Attention").then_some(Attention { query, key, value, output, head_size })
+}
+
+/// The linear layer that a value comes from.
+fn layer_above(graph: &Graph, linears: &[Linear], value: &str) -> Option<usize> {
+    let mut found = None;
+    upwards_value(graph, value, &mut |value| {
+        found = linears.iter().position(|linear| linear.output == value);
+        found.is_some()
+    });
+    found
+}
+
+/// Products of queries and keys, a softmax, and the product with the values.
+fn spelled_attention(graph: &Graph, linears: &[Linear], softmax: &NodeProto) -> Option<Attention> {
+    if softmax.op_type != "Softmax" {
+        return None;
+    }
     let scores = upwards(graph, softmax.input.first()?, |node| {
         node.op_type == "MatMul" && node.input.iter().all(|input| !graph.is_constant(input))
     })?;
-    let layer = |value: &str| {
-        let mut found = None;
-        upwards_value(graph, value, &mut |value| {
-            found = linears.iter().position(|linear| linear.output == value);
-            found.is_some()
-        });
-        found
-    };
+    let layer = |value: &str| layer_above(graph, linears, value);
     let (query, key) = (layer(scores.input.first()?)?, layer(scores.input.get(1)?)?);
     // What becomes of the probabilities: perhaps cleaned of NaN, then multiplied with the values.
     let mut probabilities = softmax.output.first()?.as_str();
