@@ -1,4 +1,4 @@
-//! A Hugging Face folder → config, vocabulary, and f32 tensors under ELECTRA's names.
+//! A Hugging Face folder, or one with Google's weights → config, vocabulary, and f32 tensors under ELECTRA's names.
 //!
 //! ELECTRA's own names are kept. BERT is structurally an ELECTRA without a projection, and comes
 //! in under `bert.`, bare names, or with the old `LayerNorm.gamma` and `beta`; its masked language
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{ImportError, Tensors, read_vocabulary};
+use super::{ImportError, Tensors, read_vocabulary, tensorflow};
 use crate::ElectraConfig;
 use crate::text::SpecialTokens;
 use crate::weights::HeadKind;
@@ -72,8 +72,8 @@ impl HeadTensors {
 }
 
 impl Checkpoint {
-    /// Reads `config.json`, `vocab.txt`, `tokenizer_config.json` and the safetensors files of a
-    /// folder, and checks every tensor's shape.
+    /// Reads `config.json`, `vocab.txt`, `tokenizer_config.json` and the weights of a folder (safetensors,
+    /// else `model.npz`), and checks every tensor's shape.
     pub fn open(folder: &Path) -> Result<Self, ImportError> {
         let json = read_json(&folder.join("config.json"))?;
         let config = parse_config(&json)?;
@@ -86,7 +86,7 @@ impl Checkpoint {
         for file in weight_files(folder)? {
             tensors.read(&file)?;
         }
-        let tensors = tensors.renamed(electra_name);
+        let tensors = tensorflow::renamed(tensors).renamed(electra_name);
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let uncased = is_uncased(folder)?;
         let heads = heads(&tensors, &config, &json)?;
@@ -161,11 +161,12 @@ fn read_json(path: &Path) -> Result<Value, ImportError> {
         .map_err(|error| ImportError::Json { path: path.to_owned(), message: error.to_string() })
 }
 
-/// `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+/// `model.safetensors`, the shards that `model.safetensors.index.json` lists, or `model.npz`.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let index = folder.join("model.safetensors.index.json");
     if !index.exists() {
-        return Ok(vec![folder.join("model.safetensors")]);
+        let (safetensors, npz) = (folder.join("model.safetensors"), folder.join("model.npz"));
+        return Ok(vec![if npz.exists() && !safetensors.exists() { npz } else { safetensors }]);
     }
     let json = read_json(&index)?;
     let map = json.get("weight_map").and_then(Value::as_object);

@@ -21,6 +21,14 @@ pub enum ImportError {
         /// What the parser said.
         error: safetensors::SafeTensorError,
     },
+    /// Not a file of NumPy's arrays, or a damaged one.
+    #[error("{}: not a readable .npz file ({message})", path.display())]
+    Npz {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        message: String,
+    },
     /// A JSON file that does not parse, or lacks a field.
     #[error("{}: {message}", path.display())]
     Json {

@@ -6,6 +6,7 @@ mod hugging_face;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod random;
+mod tensorflow;
 mod tensors;
 mod vocabulary;
 

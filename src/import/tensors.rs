@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ndarray::{ArrayD, ArrayView1, ArrayView2, Axis, Ix1, Ix2, IxDyn};
+use ndarray_npy::{NpzReader, ReadNpyError, ReadNpzError};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::ImportError;
@@ -73,9 +74,12 @@ impl Tensors {
         }
     }
 
-    /// Reads one safetensors file into this set; f16 and bf16 widen to f32, integer buffers
+    /// Reads one safetensors or `.npz` file into this set; f16 and bf16 widen to f32, integer buffers
     /// (`position_ids`) are passed over.
     pub fn read(&mut self, path: &Path) -> Result<(), ImportError> {
+        if path.extension().is_some_and(|extension| extension == "npz") {
+            return self.read_npz(path);
+        }
         let bytes = std::fs::read(path).map_err(|error| ImportError::io(path, error))?;
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|error| ImportError::Safetensors { path: path.to_owned(), error })?;
@@ -83,6 +87,26 @@ impl Tensors {
             match floats(&view) {
                 Some(values) => self.insert(&name, view.shape(), values),
                 None => log::debug!("{name}: passed over, {:?} is no float", view.dtype()),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_npz(&mut self, path: &Path) -> Result<(), ImportError> {
+        let fail =
+            |error: ReadNpzError| ImportError::Npz { path: path.to_owned(), message: error.to_string() };
+        let file = std::fs::File::open(path).map_err(|error| ImportError::io(path, error))?;
+        let mut npz = NpzReader::new(file).map_err(fail)?;
+        for name in npz.names().map_err(fail)? {
+            match npz.by_name::<ndarray::OwnedRepr<f32>, IxDyn>(&name) {
+                Ok(array) => {
+                    let values = array.iter().copied().collect();
+                    self.insert(name.trim_end_matches(".npy"), array.shape(), values);
+                }
+                Err(ReadNpzError::Npy(ReadNpyError::WrongDescriptor(kind))) => {
+                    log::debug!("{name}: passed over, {kind} is no f32");
+                }
+                Err(error) => return Err(fail(error)),
             }
         }
         Ok(())

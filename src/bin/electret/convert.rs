@@ -16,7 +16,7 @@ use super::{ModelFile, Output};
 /// Example: electret convert electra-small/ -o small.electret --licence Apache-2.0
 #[derive(Args)]
 pub struct Convert {
-    /// Folder with config.json, vocab.txt and safetensors; or an .onnx file with vocab.txt beside it.
+    /// Folder with config.json, vocab.txt and safetensors or model.npz; or an .onnx file with vocab.txt beside it.
     source: PathBuf,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
