@@ -69,7 +69,7 @@ impl Lesson {
         Self {
             kind: kind.to_owned(),
             labels,
-            strategy: "head+lora:8:4".to_owned(),
+            strategy: Strategy::DEFAULT.to_owned(),
             tokens: 0,
             batch_size: 16,
             learning_rate: 1e-3,
@@ -333,6 +333,11 @@ impl Bell<'_> {
 }
 
 impl Tuner {
+    /// Which head learns.
+    pub fn kind(&self) -> HeadKind {
+        self.kind
+    }
+
     /// What is learned, and how.
     pub fn lesson(&self) -> &Lesson {
         &self.lesson

@@ -16,8 +16,14 @@ pub struct Learner {
     kind: HeadKind,
 }
 
-/// The strategy of a lesson that names none.
-pub(super) const STRATEGY: &str = "head+lora:8:4";
+/// What a lesson trains, or the default where that is NULL.
+pub(super) unsafe fn strategy_of(lesson: &Lesson) -> Result<&str, Refusal> {
+    if lesson.strategy.is_null() {
+        return Ok(Strategy::DEFAULT);
+    }
+    // SAFETY: the caller says that it ends with a NUL.
+    unsafe { text("lesson.strategy", lesson.strategy, NUL_TERMINATED) }
+}
 
 impl Kind {
     pub(super) fn head(number: u32) -> Result<HeadKind, Refusal> {
@@ -44,11 +50,8 @@ struct Plan {
 impl Plan {
     unsafe fn of(model: &Model<'_>, lesson: &Lesson) -> Result<Self, Refusal> {
         let kind = Kind::head(lesson.kind)?;
-        // SAFETY: the caller says that it is NULL or ends with a NUL.
-        let named = unsafe { lesson.strategy.as_ref() };
-        // SAFETY: the same.
-        let named = named.map(|_| unsafe { text("lesson.strategy", lesson.strategy, NUL_TERMINATED) });
-        let strategy = Strategy::parse(named.transpose()?.unwrap_or(STRATEGY)).ok_or(Refusal::Argument {
+        // SAFETY: as the caller says.
+        let strategy = Strategy::parse(unsafe { strategy_of(lesson)? }).ok_or(Refusal::Argument {
             field: "lesson.strategy",
             reason: "wanted are head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:PARTS] or several joined by +",
         })?;

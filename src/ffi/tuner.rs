@@ -3,7 +3,7 @@
 use core::ffi::{c_char, c_void};
 
 use super::handles;
-use super::learner::STRATEGY;
+use super::learner::strategy_of;
 use super::model::Model;
 use super::refusal::{Failure, Refusal, Status, answer};
 use super::value::{Example, Kind, Lesson, NUL_TERMINATED, Room, input, place, slice, text};
@@ -64,15 +64,8 @@ unsafe fn lesson_of(lesson: &Lesson) -> Result<app::Lesson, Refusal> {
     let name = |&label: &*const c_char| unsafe { text("lesson.labels", label, NUL_TERMINATED) };
     let labels = labels.iter().map(|label| Ok(name(label)?.to_owned())).collect::<Result<_, Refusal>>()?;
     let mut owned = app::Lesson::of(kind.name(), labels);
-    // SAFETY: the caller says that it is NULL or ends with a NUL.
-    let strategy = unsafe {
-        if lesson.strategy.is_null() {
-            STRATEGY
-        } else {
-            text("lesson.strategy", lesson.strategy, NUL_TERMINATED)?
-        }
-    };
-    owned.strategy = strategy.to_owned();
+    // SAFETY: as the caller says.
+    owned.strategy = unsafe { strategy_of(lesson)? }.to_owned();
     (owned.tokens, owned.seed) = (lesson.tokens, lesson.seed);
     if lesson.batch_size > 0 {
         owned.batch_size = lesson.batch_size;
@@ -83,28 +76,24 @@ unsafe fn lesson_of(lesson: &Lesson) -> Result<app::Lesson, Refusal> {
     Ok(owned)
 }
 
-unsafe fn example_of(lesson: &app::Lesson, example: &Example) -> Result<app::Example, Refusal> {
+unsafe fn example_of(tuner: &app::Tuner, example: &Example) -> Result<app::Example, Refusal> {
     // SAFETY: as the caller says.
     let input = unsafe { input(example.text, example.text_bytes, example.pair, example.pair_bytes, true)? };
     // SAFETY: as the caller says.
     let numbers = unsafe { slice("example.labels", example.labels, example.label_count)? };
     let name = |&number: &u16| {
         let reason = "there is no label of that number";
-        let label = lesson.labels.get(usize::from(number));
+        let label = tuner.lesson().labels.get(usize::from(number));
         label.cloned().ok_or(Refusal::Argument { field: "example.labels", reason })
     };
-    let truth = match lesson.kind.as_str() {
-        kind if kind == HeadKind::Regress.name() => app::Truth::Value { value: example.value },
-        kind if kind == HeadKind::Answer.name() => {
-            app::Truth::Span { start: example.start, end: example.end }
-        }
-        kind if kind == HeadKind::Detect.name() => {
+    let truth = match tuner.kind() {
+        HeadKind::Regress => app::Truth::Value { value: example.value },
+        HeadKind::Answer => app::Truth::Span { start: example.start, end: example.end },
+        HeadKind::Detect => {
             app::Truth::Replaced { words: numbers.iter().map(|&number| number != 0).collect() }
         }
-        kind if kind == HeadKind::Tag.name() => {
-            app::Truth::Tags { tags: numbers.iter().map(name).collect::<Result<_, _>>()? }
-        }
-        _ => {
+        HeadKind::Tag => app::Truth::Tags { tags: numbers.iter().map(name).collect::<Result<_, _>>()? },
+        HeadKind::Classify | HeadKind::FillMask => {
             let reason = "one label for a text";
             let [number] = numbers else { return Err(Refusal::Argument { field: "example.labels", reason }) };
             app::Truth::Label { label: name(number)? }
@@ -137,7 +126,7 @@ pub unsafe extern "C" fn electret_tuner_learn(
         answer(error, || {
             let tuner = handles::tuner(tuner.number)?;
             let examples = slice("examples", examples, example_count)?;
-            let examples = examples.iter().map(|example| example_of(tuner.lesson(), example));
+            let examples = examples.iter().map(|example| example_of(&tuner, example));
             let examples: Vec<_> = examples.collect::<Result<_, _>>()?;
             let watch = |done, of, loss| progress.is_none_or(|call| call(user, done, of, loss));
             let done = tuner.round(&examples, epochs, &watch)?;

@@ -129,6 +129,8 @@ pub struct Strategy {
 }
 
 impl Strategy {
+    /// What is trained where nothing is said, for [`Strategy::parse`].
+    pub const DEFAULT: &str = "head+lora:8:4";
     /// The head alone.
     pub const HEAD: Self = Self { head: true, bias_layers: 0, lora: None, words: 0 };
     /// Biases and LayerNorms of all layers.

@@ -32,7 +32,7 @@ pub struct Tune {
     #[arg(long)]
     dev: Option<PathBuf>,
     /// head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:qkvaio or all], or several joined by +.
-    #[arg(long, default_value = "head+lora:8:4")]
+    #[arg(long, default_value = Strategy::DEFAULT)]
     strategy: String,
     /// The adapter to write.
     #[arg(short, long)]
