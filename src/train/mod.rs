@@ -3,7 +3,7 @@
 //! [`corpus`] turns text into a vocabulary and packed examples; [`trainer`] runs the joint
 //! [`objective`] over them with the recipe's [`optimizer`]; [`checkpoint`] makes a run resumable to
 //! the same losses; [`export`] writes Hugging Face folders. Everything is generic over Burn's
-//! backends; the CPU backend is the one that is built today. The recipe, value by value, is that
+//! backends: its own for the CPU, libtorch (feature `tch`), and Vulkan, Metal or DirectX (`wgpu`). The recipe, value by value, is that
 //! of google-research/electra; the equations stand in [`model`].
 
 pub mod checkpoint;
@@ -13,5 +13,6 @@ pub mod heldout;
 pub mod model;
 pub mod objective;
 pub mod optimizer;
+pub mod start;
 pub mod trainer;
 pub mod weights;

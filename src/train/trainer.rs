@@ -17,6 +17,7 @@ use super::corpus::{Corpus, Example};
 use super::model::Network;
 use super::objective::{Kind, Masked, Objective, Step, joint_step, mlm_step};
 use super::optimizer::{Adam, Moments, gradients, scalar};
+use super::start::fresh_weights;
 use super::weights::Weights;
 use crate::ElectraConfig;
 use crate::evaluate::roc_auc;
@@ -150,7 +151,8 @@ impl Run {
         corpus: &Corpus,
         device: &B::Device,
     ) -> Result<Weights<B>> {
-        let mut weights = Weights::init_pretraining(config, self.objective.kind, self.seed, device);
+        let fresh = fresh_weights(config, self.objective.kind, self.seed);
+        let mut weights = Weights::from_tensors(&fresh, device)?;
         // The unigram distribution is known; learning it would take the first thousand steps.
         let frequencies = Tensor::from_floats(corpus.log_frequencies().as_slice(), device);
         weights.vectors.insert("generator_lm_head.bias".to_owned(), frequencies);
@@ -187,7 +189,7 @@ impl Run {
 }
 
 impl<'a, B: burn::tensor::backend::Backend> Pair<'a, B> {
-    /// Generator and discriminator as [`Weights::init_pretraining`] lays them out.
+    /// Generator and discriminator as [`fresh_weights`] lays them out.
     pub fn new(
         weights: &'a Weights<B>,
         discriminator: &'a ElectraConfig,

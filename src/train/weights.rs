@@ -7,10 +7,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::{Distribution, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use super::objective::Kind;
-use crate::ElectraConfig;
 use crate::import::Tensors;
 
 /// Parameters, gradients or optimiser moments: one tensor a name.
@@ -83,81 +81,6 @@ impl<B: Backend> Weights<B> {
             tensors.insert(name, &vector.dims(), host_values(vector.to_data(), name)?);
         }
         Ok(tensors)
-    }
-
-    /// A dense layer, its bias zero.
-    ///
-    /// BERT's deviation of 0.02 suits BERT's width. At 128 it starts attention so close to uniform
-    /// that a small model stays on the unigram plateau for millions of tokens; queries and keys
-    /// therefore start at 1/√inputs.
-    fn init_linear(&mut self, name: &str, outputs: usize, inputs: usize, device: &B::Device) {
-        let attends = name.ends_with("query") || name.ends_with("key");
-        let deviation = if attends { 1.0 / (inputs as f64).sqrt() } else { 0.02 };
-        self.init_matrix(&format!("{name}.weight"), [outputs, inputs], deviation, device);
-        self.vectors.insert(format!("{name}.bias"), Tensor::zeros([outputs], device));
-    }
-
-    /// A normal distribution cut at two deviations.
-    fn init_matrix(&mut self, name: &str, shape: [usize; 2], deviation: f64, device: &B::Device) {
-        let normal = Tensor::random(shape, Distribution::Normal(0.0, deviation), device);
-        self.matrices.insert(name.to_owned(), normal.clamp(-2.0 * deviation, 2.0 * deviation));
-    }
-
-    fn init_norm(&mut self, name: &str, width: usize, device: &B::Device) {
-        self.vectors.insert(format!("{name}.weight"), Tensor::ones([width], device));
-        self.vectors.insert(format!("{name}.bias"), Tensor::zeros([width], device));
-    }
-
-    fn init_encoder(&mut self, prefix: &str, config: &ElectraConfig, device: &B::Device) {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        if config.has_projection() {
-            let name = format!("{prefix}.embeddings_project");
-            self.init_linear(&name, hidden, config.embedding_size, device);
-        }
-        for layer in 0..config.num_hidden_layers {
-            let layer = format!("{prefix}.encoder.layer.{layer}");
-            for part in ["self.query", "self.key", "self.value", "output.dense"] {
-                self.init_linear(&format!("{layer}.attention.{part}"), hidden, hidden, device);
-            }
-            self.init_norm(&format!("{layer}.attention.output.LayerNorm"), hidden, device);
-            self.init_linear(&format!("{layer}.intermediate.dense"), inner, hidden, device);
-            self.init_linear(&format!("{layer}.output.dense"), hidden, inner, device);
-            self.init_norm(&format!("{layer}.output.LayerNorm"), hidden, device);
-        }
-    }
-
-    /// Fresh weights for a run. For ELECTRA a discriminator and the generator that trains it: one
-    /// set of embeddings under `electra.embeddings`, the generator's own encoder under `generator`.
-    /// For masked language modelling the discriminator's encoder with a generator's head.
-    pub fn init_pretraining(config: &ElectraConfig, kind: Kind, seed: u64, device: &B::Device) -> Self {
-        B::seed(device, seed);
-        let mut weights = Self::default();
-        let (embedding, hidden) = (config.embedding_size, config.hidden_size);
-        for (table, rows) in [
-            ("word_embeddings", config.vocab_size),
-            ("position_embeddings", config.max_position_embeddings),
-            ("token_type_embeddings", config.type_vocab_size),
-        ] {
-            let name = format!("electra.embeddings.{table}.weight");
-            weights.init_matrix(&name, [rows, embedding], 0.02, device);
-        }
-        weights.init_norm("electra.embeddings.LayerNorm", embedding, device);
-        weights.init_encoder("electra", config, device);
-        let filler = match kind {
-            Kind::Mlm => hidden,
-            Kind::Electra => {
-                weights.init_linear("discriminator_predictions.dense", hidden, hidden, device);
-                weights.init_linear("discriminator_predictions.dense_prediction", 1, hidden, device);
-                let generator = config.generator();
-                weights.init_encoder("generator", &generator, device);
-                generator.hidden_size
-            }
-        };
-        weights.init_linear("generator_predictions.dense", embedding, filler, device);
-        weights.init_norm("generator_predictions.LayerNorm", embedding, device);
-        let bias = Tensor::zeros([config.vocab_size], device);
-        weights.vectors.insert("generator_lm_head.bias".to_owned(), bias);
-        weights
     }
 
     /// Takes the encoder `electra.…` of other weights over, which must have the same shapes.

@@ -138,7 +138,7 @@ fn is_terminal() -> bool {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,electret=info"))
         .format_timestamp(None)
         .format_target(false)
         .init();

@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+#[cfg(feature = "wgpu")]
+use burn::backend::Wgpu;
 use burn::backend::{Autodiff, Flex};
+#[cfg(feature = "tch")]
+use burn::backend::{LibTorch, libtorch::LibTorchDevice};
 use clap::{Args, Subcommand, ValueEnum};
 use electret::Model;
 use electret::train::checkpoint::newest_weights;
@@ -93,6 +97,9 @@ pub struct Pretrain {
     /// Seed of weights, order, masks and samples.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Where the arithmetic is done.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Device,
     /// Stop for now at this step.
     #[arg(long)]
     stop_at: Option<usize>,
@@ -147,11 +154,21 @@ pub struct Export {
     generator: bool,
 }
 
-type Device = burn::backend::flex::FlexDevice;
-#[cfg(not(feature = "tch"))]
-type Training = Autodiff<Flex>;
-#[cfg(feature = "tch")]
-type Training = Autodiff<burn::backend::LibTorch>;
+/// Where the arithmetic of a run is done. Each but the first is a feature of the build.
+#[derive(Clone, Copy, ValueEnum)]
+enum Device {
+    /// The processor, by Burn itself.
+    Cpu,
+    /// libtorch's processor backend.
+    #[cfg(feature = "tch")]
+    Tch,
+    /// libtorch's first CUDA device.
+    #[cfg(feature = "tch")]
+    TchCuda,
+    /// The first GPU that Vulkan, Metal or DirectX finds.
+    #[cfg(feature = "wgpu")]
+    Wgpu,
+}
 
 impl CorpusVerb {
     pub fn run(&self) -> Result<()> {
@@ -206,7 +223,16 @@ impl Pretrain {
             checkpoint_every: self.checkpoint_every.max(1),
             stop_at: self.stop_at,
         };
-        run.train::<Training>(&corpus, &self.out, pace, &Default::default())
+        let (corpus, out) = (&corpus, self.out.as_path());
+        match self.device {
+            Device::Cpu => run.train::<Autodiff<Flex>>(corpus, out, pace, &Default::default()),
+            #[cfg(feature = "tch")]
+            Device::Tch => run.train::<Autodiff<LibTorch>>(corpus, out, pace, &LibTorchDevice::Cpu),
+            #[cfg(feature = "tch")]
+            Device::TchCuda => run.train::<Autodiff<LibTorch>>(corpus, out, pace, &LibTorchDevice::Cuda(0)),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu => run.train::<Autodiff<Wgpu>>(corpus, out, pace, &Default::default()),
+        }
     }
 }
 
@@ -214,7 +240,7 @@ impl Heldout {
     pub fn run(&self) -> Result<()> {
         let corpus = Corpus::open(&self.corpus)?;
         let run = Run::open(&self.run)?;
-        let device = Device::default();
+        let device = Default::default();
         let (step, tensors) = newest_weights(&self.run)?;
         let weights = Weights::<Flex>::from_tensors(&tensors, &device)?;
         let bytes = self.model.bytes()?;
