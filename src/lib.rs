@@ -54,7 +54,8 @@
 //! | `cli` (default) | the `electret` command | yes |
 //! | `board` | `electret board`: builds, runs and talks to the boards of `boards/` | yes |
 //! | `train` | `train`: corpus and pre-training on Burn's CPU backend | yes |
-//! | `tch` | the same on libtorch | yes |
+//! | `tch` | `pretrain --device tch`: libtorch | yes |
+//! | `wgpu` | `pretrain --device wgpu`: Vulkan, Metal or DirectX | yes |
 //!
 //! # What you may rely on
 //!
