@@ -385,13 +385,10 @@ impl Model {
     }
 
     fn labels(&self) -> Vec<String> {
-        if let Some(adapter) = self.adapter() {
-            return adapter.labels.iter().map(str::to_owned).collect();
+        match self.adapter() {
+            Some(adapter) => adapter.labels.iter().map(str::to_owned).collect(),
+            None => self.view().label_names().map(str::to_owned).collect(),
         }
-        let heads = [HeadKind::Classify, HeadKind::Tag].into_iter();
-        let named = heads.filter_map(|kind| self.view().head(kind).ok()).next();
-        let names = named.into_iter().flat_map(|head| head.labels.iter());
-        names.map(|label| label.as_str().to_owned()).collect()
     }
 
     fn plan(&self) -> Plan {

@@ -10,14 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 use super::{ElectretError, Model};
 use crate::text::Input;
 use crate::tune::store::{FolderStore, Store};
-use crate::tune::{self, Settings, Step, Task, epoch_order};
-use crate::weights::strategy::Layout;
+use crate::tune::{self, Settings, Step, Task, computer_plan, epoch_order};
 use crate::weights::{AlignedBytes, check_labels};
-use crate::{Document, Error, HeadKind, Strategy, TuningPlan, kernels};
+use crate::{Document, Error, HeadKind, Strategy, kernels};
 
-/// Rows and strips of a round's blocks: where an app runs there is memory for them.
-const BLOCK_ROWS: usize = 128;
-const STRIPS: usize = 8;
 /// Where a tuner keeps its adapter in its folder.
 const ADAPTER: u8 = 0;
 
@@ -508,10 +504,7 @@ impl Tuner {
             return Err(Error::SequenceTooLong { tokens, limit }.into());
         }
         check_labels(&model, *kind, task.labels.len(), strategy.head)?;
-        let width = model.head_width(*kind);
-        let layout =
-            Layout { config: *model.config(), strategy: *strategy, width, labels: task.labels.len() };
-        let plan = TuningPlan::with_blocks(layout, tokens, BLOCK_ROWS, STRIPS);
+        let plan = computer_plan(&model, *kind, *strategy, task.labels.len(), tokens);
         let mut arena = AlignedBytes::zeroed(plan.bytes());
         let settings = Settings {
             learning_rate: lesson.learning_rate,

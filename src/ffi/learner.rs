@@ -4,7 +4,7 @@ use core::ffi::{CStr, c_char};
 
 use super::refusal::{Failure, Refusal, Status, answer};
 use super::session::{open, settle};
-use super::value::{Example, Kind, Lesson, NUL_TERMINATED, Room, input, place, slice, text};
+use super::value::{Example, Kind, Lesson, NUL_TERMINATED, Room, given, input, place, slice, text};
 use crate::arena::ALIGNMENT;
 use crate::tune::{Settings, Step, Target, Task};
 use crate::weights::check_labels;
@@ -93,11 +93,8 @@ pub unsafe extern "C" fn electret_learner_bytes(
     // SAFETY: as the caller says.
     unsafe {
         answer(error, || {
-            let lesson = slice("lesson", lesson, 1)?;
-            let (model, bytes) = (open(model, model_bytes)?, place("bytes", bytes)?);
-            for lesson in lesson {
-                bytes.write(Plan::of(&model, lesson)?.bytes(&model).1);
-            }
+            let (lesson, model) = (given("lesson", lesson)?, open(model, model_bytes)?);
+            place("bytes", bytes)?.write(Plan::of(&model, lesson)?.bytes(&model).1);
             Ok(())
         })
     }
@@ -119,7 +116,7 @@ pub unsafe extern "C" fn electret_learner_begin(
     unsafe {
         answer(error, || {
             let (model, learner) = (open(model, model_bytes)?, place("learner", learner)?);
-            let Some(lesson) = lesson.as_ref() else { return Err(Refusal::Null("lesson")) };
+            let lesson = given("lesson", lesson)?;
             let plan = Plan::of(&model, lesson)?;
             let labels = slice("lesson.labels", lesson.labels, lesson.label_count)?;
             let (names, needed) = plan.bytes(&model);
@@ -179,7 +176,7 @@ pub unsafe extern "C" fn electret_learner_learn(
     unsafe {
         answer(error, || {
             let Learner { tuner, kind } = known(learner)?;
-            let Some(example) = example.as_ref() else { return Err(Refusal::Null("example")) };
+            let example = given("example", example)?;
             let input = input(example.text, example.text_bytes, example.pair, example.pair_bytes, true)?;
             let labels = slice("example.labels", example.labels, example.label_count)?;
             let mut replaced = [false; MAX_WORDS];

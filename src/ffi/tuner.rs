@@ -6,7 +6,7 @@ use super::handles;
 use super::learner::strategy_of;
 use super::model::Model;
 use super::refusal::{Failure, Refusal, Status, answer};
-use super::value::{Example, Kind, Lesson, NUL_TERMINATED, Room, input, place, slice, text};
+use super::value::{Example, Kind, Lesson, NUL_TERMINATED, Room, given, input, place, slice, text};
 use crate::HeadKind;
 use crate::app;
 
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn electret_tuner_open(
     // SAFETY: as the caller says.
     unsafe {
         answer(error, || {
-            let Some(lesson) = lesson.as_ref() else { return Err(Refusal::Null("lesson")) };
+            let lesson = given("lesson", lesson)?;
             let (lesson, place) = (lesson_of(lesson)?, place("tuner", tuner)?);
             let model = handles::model(model.number)?;
             let tuner = match folder.is_null() {

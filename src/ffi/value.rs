@@ -163,6 +163,12 @@ pub(super) unsafe fn slice<'v, T>(
     Ok(unsafe { core::slice::from_raw_parts(values, count) })
 }
 
+/// One value of the caller's.
+pub(super) unsafe fn given<'v, T>(field: &'static str, value: *const T) -> Result<&'v T, Refusal> {
+    // SAFETY: the caller gives NULL or a value.
+    unsafe { value.as_ref() }.ok_or(Refusal::Null(field))
+}
+
 /// A place for one value.
 pub(super) unsafe fn place<'v, T>(
     field: &'static str,

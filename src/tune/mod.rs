@@ -63,6 +63,24 @@ use crate::weights::{Adapter, HeadKind, Model, check_labels, native};
 use crate::{Error, TuningPlan};
 use optimizer::Moments;
 
+/// Rows of a computer's blocks, which has the memory for large ones.
+#[cfg(feature = "std")]
+pub const COMPUTER_BLOCK_ROWS: usize = 128;
+
+/// The plan of a computer for a head of `labels` outputs; sequences of up to `tokens` tokens.
+#[cfg(feature = "std")]
+pub fn computer_plan(
+    model: &Model<'_>,
+    kind: HeadKind,
+    strategy: Strategy,
+    labels: usize,
+    tokens: usize,
+) -> TuningPlan {
+    const STRIPS: usize = 8;
+    let layout = Layout { config: *model.config(), strategy, width: model.head_width(kind), labels };
+    TuningPlan::with_blocks(layout, tokens, COMPUTER_BLOCK_ROWS, STRIPS)
+}
+
 /// 0..`count` in the order of one epoch, which the seed decides.
 #[cfg(feature = "std")]
 pub fn epoch_order(count: usize, seed: u64) -> Vec<usize> {

@@ -112,6 +112,12 @@ impl<'m> Model<'m> {
         self.root.heads.iter().find(|head| head.kind == kind).ok_or(Error::NoSuchHead(kind.name()))
     }
 
+    /// Names of the classes, or else of the tags, of its own head; none without either.
+    pub fn label_names(&self) -> impl Iterator<Item = &'m str> + use<'m> {
+        let named = [HeadKind::Classify, HeadKind::Tag].into_iter().find_map(|kind| self.head(kind).ok());
+        named.into_iter().flat_map(|head| head.labels.iter()).map(|label| label.as_str())
+    }
+
     /// Inputs of the output layer of a head of that kind: those of the model's own, or the hidden size, which
     /// a learned head has where the model has none.
     pub fn head_width(&self, kind: HeadKind) -> usize {

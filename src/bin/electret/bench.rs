@@ -10,12 +10,12 @@ use electret::kernels::{self, KernelSet, LayerNorm, Matmul, RowScale};
 use electret::quantize::quantize;
 use electret::tasks::Batch;
 use electret::text::Token;
-use electret::tune::{Settings, Target, Task};
+use electret::tune::{Settings, Target, Task, computer_plan};
 use electret::weights::{AlignedBytes, Channels, Tile};
 use electret::{HeadKind, Model, Plan, Session, Tuner};
 use serde_json::{Value, json};
 
-use super::tune::{parse_strategy, tuning_plan};
+use super::tune::parse_strategy;
 use super::{ModelFile, Output, preset};
 
 /// Milliseconds a sequence, tokens a second, GOP/s, and the share of this machine's measured peak.
@@ -156,7 +156,7 @@ impl Bench {
         }
         for (set, &tokens) in self.sets()?.into_iter().flat_map(|set| lengths.iter().map(move |n| (set, n))) {
             ensure!(tokens >= 3, "--seq {tokens}: a sequence to learn from has at least 3 tokens");
-            let plan = tuning_plan(&model, HeadKind::Classify, parse_strategy(strategy)?, 2, tokens);
+            let plan = computer_plan(&model, HeadKind::Classify, parse_strategy(strategy)?, 2, tokens);
             let mut arena = AlignedBytes::zeroed(plan.bytes());
             let task = Task::classify(&["no", "yes"]);
             let mut tuner = Tuner::with(model, arena.as_mut_slice(), plan, task, Settings::default(), set)?;

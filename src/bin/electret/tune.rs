@@ -7,12 +7,9 @@ use clap::Args;
 use electret::evaluate::{LabelNames, Labelled, Metric, Truth, score};
 use electret::import::write_atomically;
 use electret::tune::store::{FolderStore, Store};
-use electret::tune::{Settings, Step, Task, epoch_order};
+use electret::tune::{COMPUTER_BLOCK_ROWS, Settings, Step, Task, computer_plan, epoch_order};
 use electret::weights::AlignedBytes;
-use electret::weights::strategy::Layout;
-use electret::{
-    Adapter, Document, Error, HeadKind, Model, Plan, Session, Strategy, Tuner, TuningPlan, kernels,
-};
+use electret::{Adapter, Document, Error, Model, Plan, Session, Strategy, Tuner, kernels};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -96,10 +93,6 @@ pub struct Evaluate {
     output: Output,
 }
 
-/// Rows and strips of a computer's blocks: enough memory is there.
-const BLOCK_ROWS: usize = 128;
-const STRIPS: usize = 8;
-
 impl Tune {
     pub fn run(&self) -> Result<()> {
         let bytes = self.model.bytes()?;
@@ -132,7 +125,7 @@ impl Tune {
             ..Settings::default()
         };
         let tokens = tokens(&model, self.seq, 128)?;
-        let plan = tuning_plan(&model, task.kind, strategy, names.len(), tokens);
+        let plan = computer_plan(&model, task.kind, strategy, names.len(), tokens);
         let mut arena = AlignedBytes::zeroed(plan.bytes());
         let mut tuner = Tuner::with(model, arena.as_mut_slice(), plan, task, settings, kernels::best())?;
         log::info!(
@@ -260,25 +253,13 @@ pub fn parse_strategy(text: &str) -> Result<Strategy> {
     Strategy::parse(text).with_context(|| format!("strategy {text}: {wanted}"))
 }
 
-/// The plan of a computer, which has the memory for large blocks.
-pub fn tuning_plan(
-    model: &Model<'_>,
-    kind: HeadKind,
-    strategy: Strategy,
-    labels: usize,
-    tokens: usize,
-) -> TuningPlan {
-    let layout = Layout { config: *model.config(), strategy, width: model.head_width(kind), labels };
-    TuningPlan::with_blocks(layout, tokens, BLOCK_ROWS, STRIPS)
-}
-
 fn answer(
     model: Model<'_>,
     adapter: Option<Adapter<'_>>,
     data: &Labelled,
     tokens: usize,
 ) -> Result<Vec<Metric>> {
-    let plan = Plan::with_block_rows(model.config(), tokens, BLOCK_ROWS);
+    let plan = Plan::with_block_rows(model.config(), tokens, COMPUTER_BLOCK_ROWS);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let session = Session::with(model, arena.as_mut_slice(), plan, kernels::best())?;
     Ok(score(&mut session.with_adapter(adapter)?, data)?)
@@ -286,12 +267,10 @@ fn answer(
 
 /// The labels that an adapter has, or the model's one head that has names; none without either.
 fn known_labels(model: &Model<'_>, adapter: Option<Adapter<'_>>) -> Vec<String> {
-    if let Some(adapter) = adapter {
-        return adapter.labels.iter().map(str::to_owned).collect();
+    match adapter {
+        Some(adapter) => adapter.labels.iter().map(str::to_owned).collect(),
+        None => model.label_names().map(str::to_owned).collect(),
     }
-    let named = [HeadKind::Classify, HeadKind::Tag].into_iter().find_map(|kind| model.head(kind).ok());
-    let names = named.into_iter().flat_map(|head| head.labels.iter());
-    names.map(|label| label.as_str().to_owned()).collect()
 }
 
 /// --seq, or what the model takes but no more than `most`.

@@ -116,36 +116,24 @@ impl Graph {
         indices.filter_map(|&index| self.nodes.get(index))
     }
 
-    /// Whether a value is the same whatever is fed in, as far as can be told without computing it.
+    /// Whether [`Graph::constant`] can tell a value without anything being fed in.
     pub fn is_constant(&self, value: &str) -> bool {
-        self.shape(value, DEPTH).is_some()
+        self.is_constant_within(value, DEPTH)
     }
 
-    /// The shape of a constant.
-    fn shape(&self, value: &str, depth: usize) -> Option<Vec<usize>> {
-        if let Some(tensor) = self.stored.get(value) {
-            return Some(tensor.dims.iter().map(|&dim| dim as usize).collect());
+    fn is_constant_within(&self, value: &str, depth: usize) -> bool {
+        if self.stored.contains_key(value) {
+            return true;
         }
-        let node = self.maker(value)?;
-        let depth = depth.checked_sub(1)?;
-        let of = |index: usize| node.input.get(index).and_then(|input| self.shape(input, depth));
-        match node.op_type.as_str() {
-            "Constant" => {
-                let tensor = attribute(node, "value").and_then(|value| value.t.as_ref());
-                Some(tensor.map(|t| t.dims.iter().map(|&dim| dim as usize).collect()).unwrap_or_default())
-            }
-            "Identity" | "Cast" | "DequantizeLinear" | "Sqrt" | "Reciprocal" => of(0),
-            "Transpose" => {
-                let mut shape = of(0)?;
-                shape.reverse();
-                Some(shape)
-            }
-            "Mul" | "Div" | "Add" | "Sub" => {
-                let (a, b) = (of(0)?, of(1)?);
-                Some(if a.len() >= b.len() { a } else { b })
-            }
-            _ => None,
-        }
+        let (Some(node), Some(depth)) = (self.maker(value), depth.checked_sub(1)) else { return false };
+        let operands = match node.op_type.as_str() {
+            "Constant" => 0,
+            "Identity" | "Cast" | "DequantizeLinear" | "Sqrt" | "Reciprocal" | "Transpose" => 1,
+            "Mul" | "Div" | "Add" | "Sub" => 2,
+            _ => return false,
+        };
+        let inputs = node.input.get(..operands);
+        inputs.is_some_and(|inputs| inputs.iter().all(|input| self.is_constant_within(input, depth)))
     }
 
     /// A constant's values: stored ones, and what simple operations make of them.

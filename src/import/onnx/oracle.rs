@@ -37,15 +37,17 @@ pub fn compare(
 ) -> Result<Agreement, String> {
     let allowed = tolerance(graph);
     let (mut squares, mut errors, mut largest) = (0f64, 0f64, 0f32);
-    let lengths = fixed_length(path).map_err(|error| format!("tract: {error:#}"))?;
-    for tokens in lengths.map_or(LENGTHS.to_vec(), |tokens| vec![tokens]) {
+    let refused = |error: TractError| format!("tract: {error:#}");
+    let model = load(path).map_err(refused)?;
+    let length = fixed_length(&model).map_err(refused)?;
+    for tokens in length.map_or(LENGTHS.to_vec(), |tokens| vec![tokens]) {
         let vocabulary = checkpoint.config.vocab_size;
         let input_ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % vocabulary) as u32).collect();
         let segments = if inputs.types.is_some() { 2.min(checkpoint.config.type_vocab_size) } else { 1 };
         let token_type_ids: Vec<u32> =
             (0..tokens).map(|i| u32::from(i > tokens / 2 && segments == 2)).collect();
         let sequence = Sequence { input_ids, token_type_ids, padding: vec![false; tokens] };
-        let theirs = run(path, graph, inputs, &sequence).map_err(|error| format!("tract: {error:#}"))?;
+        let theirs = run(model.clone(), graph, inputs, &sequence).map_err(refused)?;
         let ours = outputs(checkpoint, &sequence).map_err(|error| error.to_string())?;
         let (ours, theirs) = (ours.concat(), theirs.concat());
         if theirs.len() < ours.len() {
@@ -67,9 +69,12 @@ pub fn compare(
     ))
 }
 
+fn load(path: &Path) -> TractResult<InferenceModel> {
+    tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true).model_for_path(path)
+}
+
 /// How many tokens the graph was made for, if it takes no other number.
-fn fixed_length(path: &Path) -> TractResult<Option<usize>> {
-    let model = tract_onnx::onnx().model_for_path(path)?;
+fn fixed_length(model: &InferenceModel) -> TractResult<Option<usize>> {
     let outlet = model.input_outlets()?.first().copied().ok_or(TractError::msg("the graph has no input"))?;
     let tokens = model.outlet_fact(outlet)?.shape.dim(1).and_then(|dim| dim.concretize());
     Ok(tokens.and_then(|tokens| tokens.to_usize().ok()))
@@ -86,10 +91,13 @@ fn tolerance(graph: &Graph) -> f32 {
 }
 
 /// The graph's outputs, in their order.
-fn run(path: &Path, graph: &Graph, inputs: &Inputs, sequence: &Sequence) -> TractResult<Vec<Vec<f32>>> {
+fn run(
+    mut model: InferenceModel,
+    graph: &Graph,
+    inputs: &Inputs,
+    sequence: &Sequence,
+) -> TractResult<Vec<Vec<f32>>> {
     let tokens = sequence.input_ids.len();
-    let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
-    let mut model = onnx.model_for_path(path)?;
     let mut values = tvec![];
     for (index, outlet) in model.input_outlets()?.to_vec().into_iter().enumerate() {
         let name = model.node(outlet.node).name.clone();

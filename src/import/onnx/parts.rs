@@ -70,22 +70,21 @@ pub struct Attention {
     pub head_size: usize,
 }
 
-/// A value as it was before it was only moved about: reshaped, cast, quantised.
+/// Operations that only move a value about, or round it.
+const MOVES: [&str; 9] = [
+    "Identity",
+    "Cast",
+    "Dropout",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "DynamicQuantizeLinear",
+];
+
+/// A value as it was before it was only moved about.
 pub fn base<'g>(graph: &'g Graph, mut value: &'g str) -> &'g str {
-    const MOVES: [&str; 12] = [
-        "Identity",
-        "Cast",
-        "Dropout",
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "Contiguous",
-    ];
     while let Some(node) = graph.maker(value)
         && MOVES.contains(&node.op_type.as_str())
         && let Some(input) = node.input.first()
@@ -311,27 +310,18 @@ fn upwards<'g>(
 }
 
 fn upwards_value<'g>(graph: &'g Graph, value: &'g str, found: &mut dyn FnMut(&'g str) -> bool) {
-    const THROUGH: [&str; 12] = [
-        "Identity",
-        "Cast",
-        "Dropout",
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Mul",
-        "Div",
-        "Add",
-        "Where",
-        "Expand",
-    ];
+    const SCALES_AND_MASKS: [&str; 5] = ["Mul", "Div", "Add", "Where", "Expand"];
+    let goes_through = |node: &NodeProto| {
+        let kind = node.op_type.as_str();
+        MOVES.contains(&kind) || SCALES_AND_MASKS.contains(&kind)
+    };
     let (mut open, mut steps) = (vec![value], 0);
     while let Some(value) = open.pop() {
         steps += 1;
         if found(value) || steps > 200 {
             return;
         }
-        if let Some(node) = graph.maker(value).filter(|node| THROUGH.contains(&node.op_type.as_str())) {
+        if let Some(node) = graph.maker(value).filter(|node| goes_through(node)) {
             // A shape or a mask is looked at last.
             let data =
                 if matches!(node.op_type.as_str(), "Reshape" | "Expand") { 1 } else { node.input.len() };
