@@ -115,19 +115,4 @@ impl ElectraConfig {
         let layer = 4 * hidden * hidden + 2 * hidden * inner + 2 * tokens * hidden;
         tokens * (projection + self.num_hidden_layers * layer)
     }
-
-    /// The generator that trains this discriminator: as deep and narrower, with embeddings of the
-    /// same width so that the two can share them. Its hidden size is a quarter of the
-    /// discriminator's (a third for BASE), and a head is 64 wide, as in
-    /// `run_pretraining.get_generator_config`.
-    pub const fn generator(&self) -> Self {
-        let hidden_size = if self.hidden_size == 768 { 256 } else { self.hidden_size / 4 };
-        let heads = hidden_size / 64;
-        Self {
-            hidden_size,
-            num_attention_heads: if heads == 0 { 1 } else { heads },
-            intermediate_size: hidden_size * 4,
-            ..*self
-        }
-    }
 }

@@ -7,8 +7,8 @@ mod common;
 use burn::backend::Autodiff;
 use burn::tensor::{Int, Tensor, TensorData};
 use common::golden::Golden;
-use electret::train::model::{Batch, Network};
-use electret::train::objective::{cross_entropy, replaced_token_loss};
+use electret::train::model::{Batch, Embeddings, Network};
+use electret::train::objective::{binary_cross_entropy, cross_entropy, ids, vector};
 use electret::train::optimizer::{gradients, scalar};
 use electret::train::weights::Weights;
 
@@ -27,7 +27,13 @@ fn check(head: &str, loss: impl Fn(&Network<'_, B>, Tensor<B, 2>, &Golden) -> Te
     let device = Default::default();
     let weights = Weights::<B>::from_tensors(&golden.weights(Some(head)), &device).unwrap().require_grad();
     let checkpoint = golden.checkpoint(Some(head));
-    let network = Network { weights: &weights, prefix: "electra", config: &checkpoint.config, dropout: 0.0 };
+    let network = Network {
+        weights: &weights,
+        prefix: "electra",
+        embeddings: Embeddings::Shared,
+        config: &checkpoint.config,
+        dropout: 0.0,
+    };
     let int = |name: &str| {
         let values: Vec<i32> = golden.input(name).iter().map(|&value| value as i32).collect();
         Tensor::<B, 2, Int>::from_data(TensorData::new(values, [3, 12]), &device)
@@ -78,8 +84,7 @@ fn classes(golden: &Golden, name: &str) -> (Vec<i32>, Vec<i32>) {
 }
 
 fn select(x: Tensor<B, 2>, rows: Vec<i32>) -> Tensor<B, 2> {
-    let count = rows.len();
-    let rows: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(rows, [count]), &x.device());
+    let rows = ids(rows, &x.device());
     x.select(0, rows)
 }
 
@@ -87,8 +92,11 @@ fn select(x: Tensor<B, 2>, rows: Vec<i32>) -> Tensor<B, 2> {
 fn replaced_token_detection() {
     check("pretraining", |network, hidden, golden| {
         let labels = golden.input("labels.rtd").iter().map(|&label| label as f32).collect();
-        let padding: Vec<bool> = golden.input("attention_mask").iter().map(|&mask| mask == 0).collect();
-        replaced_token_loss(network.discriminator_head(hidden.clone()), labels, &padding, &hidden.device())
+        let real: Vec<f32> = golden.input("attention_mask").iter().map(|&mask| mask as f32).collect();
+        let count: f32 = real.iter().sum();
+        let labels = vector(labels, &hidden.device());
+        let losses = binary_cross_entropy(network.discriminator_head(hidden.clone()), labels);
+        (losses * vector(real, &hidden.device())).sum() / count
     });
 }
 
@@ -96,7 +104,8 @@ fn replaced_token_detection() {
 fn masked_language_model() {
     check("mlm", |network, hidden, golden| {
         let (rows, targets) = classes(golden, "labels.mlm");
-        cross_entropy(network.generator_head(select(hidden.clone(), rows)), targets, &hidden.device())
+        let logits = network.language_head("generator", select(hidden.clone(), rows));
+        cross_entropy(logits, ids(targets, &hidden.device()))
     });
 }
 
@@ -105,7 +114,7 @@ fn sequence_classification() {
     check("seqcls", |network, hidden, golden| {
         let (_, targets) = classes(golden, "labels.cls");
         let first = select(hidden.clone(), vec![0, 12, 24]);
-        cross_entropy(network.classification_head(first), targets, &hidden.device())
+        cross_entropy(network.classification_head(first), ids(targets, &hidden.device()))
     });
 }
 
@@ -113,7 +122,10 @@ fn sequence_classification() {
 fn token_classification() {
     check("tokcls", |network, hidden, golden| {
         let (rows, targets) = classes(golden, "labels.tok");
-        cross_entropy(network.linear("classifier", select(hidden.clone(), rows)), targets, &hidden.device())
+        cross_entropy(
+            network.linear("classifier", select(hidden.clone(), rows)),
+            ids(targets, &hidden.device()),
+        )
     });
 }
 
@@ -125,7 +137,7 @@ fn question_answering() {
         for (column, name) in ["start", "end"].into_iter().enumerate() {
             let logits = logits.clone().slice([0..3, 0..12, column..column + 1]).squeeze_dim::<2>(2);
             let (_, targets) = classes(golden, &format!("labels.{name}"));
-            losses.push(cross_entropy(logits, targets, &hidden.device()));
+            losses.push(cross_entropy(logits, ids(targets, &hidden.device())));
         }
         losses.into_iter().reduce(|a, b| a + b).unwrap() / 2.0
     });

@@ -3,7 +3,10 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use burn::backend::{Autodiff, Flex};
 use electret::evaluate::roc_auc;
@@ -11,12 +14,16 @@ use electret::import::Checkpoint;
 use electret::quantize::quantize;
 use electret::train::checkpoint::newest_weights;
 use electret::train::corpus::{BuildOptions, Corpus, build};
+use electret::train::curve::{COLUMNS, rows};
 use electret::train::export::{Which, export};
-use electret::train::objective::{Kind, Objective};
+use electret::train::objective::Kind;
 use electret::train::optimizer::Adam;
-use electret::train::trainer::{Pace, Run};
+use electret::train::run::{Generator, Run, Sharing};
+use electret::train::trainer::Pace;
 use electret::weights::AlignedBytes;
 use electret::{HeadKind, Model, Plan, Session};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -56,16 +63,8 @@ fn corpus(name: &str) -> PathBuf {
 }
 
 fn run(kind: Kind) -> Run {
-    Run {
-        preset: "tiny".to_owned(),
-        steps: 8,
-        batch_size: 4,
-        dropout: 0.1,
-        seed: 7,
-        init_from: None,
-        objective: Objective { kind, ..Objective::default() },
-        adam: Adam { warmup_steps: 2, ..Adam::default() },
-    }
+    let recipe = Run::preset("tiny", kind).unwrap();
+    Run { steps: 8, batch_size: 4, seed: 7, adam: Adam { warmup_steps: 2, ..recipe.adam }, ..recipe }
 }
 
 fn train(run: &Run, corpus: &Path, out: &Path, stop_at: Option<usize>) -> anyhow::Result<()> {
@@ -73,8 +72,9 @@ fn train(run: &Run, corpus: &Path, out: &Path, stop_at: Option<usize>) -> anyhow
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock();
     let corpus = Corpus::open(corpus)?;
-    let pace = Pace { report_every: 1, checkpoint_every: 3, stop_at };
-    run.train::<Autodiff<Flex>>(&corpus, out, pace, &Default::default())
+    let interrupted = AtomicBool::new(false);
+    let pace = Pace { report_every: 1, checkpoint_every: 3, stop_at, interrupted: &interrupted };
+    run.train::<Autodiff<Flex>>(&corpus, out, pace, &Default::default()).map(drop)
 }
 
 /// The curve without its last column, tokens per second.
@@ -99,6 +99,107 @@ fn a_resumed_run_has_the_losses_of_an_uninterrupted_one() {
     let other = Run { batch_size: 5, ..run };
     let message = train(&other, &corpus, &whole, None).unwrap_err().to_string();
     assert!(message.contains("started with other settings"), "{message}");
+}
+
+/// The process is killed at twenty random moments, some of them within a checkpoint, and started again.
+#[test]
+fn a_killed_run_has_the_losses_of_an_uninterrupted_one() {
+    let corpus = corpus("killed-corpus");
+    let (whole, killed) = (folder("killed-whole"), folder("killed-parts"));
+    let pretrain = |out: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_electret"));
+        command.arg("pretrain").arg(&corpus).arg("-o").arg(out);
+        command.args(["--steps", "120", "--batch-size", "4", "--warmup-steps", "10"]);
+        command.args(["--report-every", "2", "--checkpoint-every", "3"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let started = Instant::now();
+    assert!(pretrain(&whole).status().unwrap().success());
+    let whole_time = started.elapsed().as_secs_f64();
+    let mut random = ChaCha8Rng::seed_from_u64(20);
+    let mut kills = 0;
+    while kills < 20 {
+        let mut child = pretrain(&killed).spawn().unwrap();
+        // A tenth of the run on average, so that the end comes after the last kill.
+        let moment = random.random_range(0.01..0.1) * whole_time;
+        std::thread::sleep(Duration::from_secs_f64(moment));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(pretrain(&killed).status().unwrap().success());
+    println!("killed {kills} times");
+    assert!(kills >= 10, "the run ended after {kills} kills");
+    assert_eq!(curve(&whole), curve(&killed));
+    assert_eq!(newest_weights(&whole).unwrap(), newest_weights(&killed).unwrap());
+}
+
+#[test]
+fn every_objective_and_sharing_trains_and_exports() {
+    let corpus = corpus("objectives-corpus");
+    let sharings = [Sharing::Embeddings, Sharing::Gdes, Sharing::None, Sharing::All];
+    let objectives = [Kind::Electra, Kind::Electra15, Kind::ReplaceMlm, Kind::AllTokensMlm, Kind::Mlm];
+    let pairs = objectives.map(|kind| (kind, Sharing::Embeddings)).into_iter();
+    for (kind, sharing) in pairs.chain(sharings.map(|sharing| (Kind::Electra, sharing))) {
+        let out = folder("objectives-run");
+        let size = if sharing == Sharing::All { 1.0 } else { 0.5 };
+        let run = Run { generator: Generator { size, sharing }, ..run(kind) };
+        train(&run, &corpus, &out, Some(2)).unwrap();
+        let exported = folder("objectives-export");
+        let discriminator = export(&out, &corpus, Which::Discriminator, &exported);
+        if kind.detects() {
+            discriminator.unwrap();
+            Checkpoint::open(&exported).unwrap();
+        } else {
+            let message = discriminator.unwrap_err().to_string();
+            assert!(message.contains("trains no discriminator"), "{message}");
+        }
+        export(&out, &corpus, Which::Generator, &exported).unwrap();
+        assert_eq!(Checkpoint::open(&exported).unwrap().heads[0].kind, HeadKind::FillMask);
+    }
+}
+
+/// Parts of a batch whose gradients are summed are the batch.
+#[test]
+fn a_batch_in_parts_has_the_gradient_of_the_whole() {
+    let corpus = corpus("parts-corpus");
+    let losses = |micro_batch| {
+        let out = folder("parts-run");
+        let run = Run { dropout: 0.0, micro_batch: Some(micro_batch), ..run(Kind::Electra) };
+        train(&run, &corpus, &out, None).unwrap();
+        rows(&out).unwrap()
+    };
+    for (whole, parts) in losses(4).iter().zip(losses(2)) {
+        for (name, (a, b)) in COLUMNS[1..=3].iter().zip(whole.values.iter().zip(parts.values)) {
+            assert!((a - b).abs() <= 2e-4 * a.abs(), "step {}: {name} {a} and {b}", whole.step);
+        }
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_named() {
+    let refused = |text: &str| {
+        let table = text.parse().unwrap();
+        format!("{:#}", Run::assemble(None, table).unwrap_err())
+    };
+    for (text, named) in [
+        ("adam.lerning_rate = 1.0", "lerning_rate"),
+        ("steps = 0", "steps"),
+        ("preset = \"huge\"", "huge"),
+        ("micro_batch = 5", "micro_batch"),
+        ("dropout = 1.0", "dropout"),
+        ("objective.kind = \"bert\"", "objective.kind"),
+        ("objective.mask_prob = -0.1", "objective.mask_prob"),
+        ("generator.sharing = \"all\"", "generator.size"),
+        ("adam.epsilon = 0.0", "adam.epsilon"),
+    ] {
+        let message = refused(text);
+        assert!(message.contains(named), "{text}: {message}");
+    }
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use super::checkpoint::newest_weights;
 use super::corpus::Corpus;
+use super::model::WORD_DELTA;
 use super::objective::Kind;
-use super::trainer::Run;
+use super::run::{Run, Sharing};
 use crate::ElectraConfig;
-use crate::import::{Checkpoint, HeadTensors, read_vocabulary};
+use crate::import::{Checkpoint, HeadTensors, Tensors, read_vocabulary};
 
 /// Which network of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,26 +23,48 @@ pub enum Which {
 
 /// Writes `config.json`, `model.safetensors`, `vocab.txt` and `tokenizer_config.json` into `out`.
 /// Returns the step of the checkpoint.
+///
+/// # Errors
+/// A network that the run's objective does not train.
 pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> Result<usize> {
     let corpus = Corpus::open(corpus_folder)?;
     let run = Run::open(folder)?;
-    let discriminator = run.config(&corpus)?;
+    let shapes = run.shapes(&corpus)?;
     let (step, tensors) = newest_weights(folder)?;
-    let own_encoder = which == Which::Discriminator || run.objective.kind == Kind::Mlm;
-    let shape = if own_encoder { discriminator } else { discriminator.generator() };
+    let kind = run.objective.kind;
+    // Where the network's encoder, its tables and its head lie among the run's weights.
+    let (shape, encoder, tables, head) = match which {
+        Which::Discriminator if kind.detects() => {
+            (shapes.discriminator, "electra", "electra", "discriminator_predictions")
+        }
+        Which::Discriminator => bail!(
+            "{}: objective {kind:?} trains no discriminator; --generator exports the network that predicts words",
+            folder.display()
+        ),
+        Which::Generator if kind == Kind::Mlm => (shapes.discriminator, "electra", "electra", "generator"),
+        Which::Generator if !kind.detects() => (shapes.discriminator, "electra", "electra", "electra"),
+        Which::Generator => match run.generator.sharing {
+            Sharing::All => (shapes.generator, "electra", "electra", "generator"),
+            Sharing::None => (shapes.generator, "generator", "generator", "generator"),
+            Sharing::Embeddings | Sharing::Gdes => (shapes.generator, "generator", "electra", "generator"),
+        },
+    };
     // Positions beyond the longest example were never trained: they are left out.
     let config = ElectraConfig { max_position_embeddings: corpus.manifest.sequence, ..shape };
+    let own_words = encoder == "electra" && tensors.contains(WORD_DELTA);
+    let tensors = if own_words { with_delta(tensors)? } else { tensors };
     let tensors = tensors.renamed(|name| {
-        let head = match which {
-            Which::Discriminator => "discriminator_predictions.",
-            Which::Generator => "generator_",
-        };
-        if name.starts_with(head) || name.starts_with("electra.embeddings.") {
-            Some(name.to_owned())
-        } else if own_encoder {
-            name.starts_with("electra.").then(|| name.to_owned())
+        let renamed = |rest: &str| Some(format!("electra.{rest}"));
+        if let Some(rest) = name.strip_prefix(tables).and_then(|rest| rest.strip_prefix(".embeddings.")) {
+            renamed(&format!("embeddings.{rest}"))
+        } else if let Some(rest) = name.strip_prefix(encoder).and_then(|rest| rest.strip_prefix('.')) {
+            (!rest.starts_with("embeddings.")).then(|| renamed(rest)).flatten()
         } else {
-            name.strip_prefix("generator.").map(|rest| format!("electra.{rest}"))
+            let rest = name.strip_prefix(head)?;
+            match which {
+                Which::Discriminator => Some(name.to_owned()),
+                Which::Generator => rest.starts_with('_').then(|| format!("generator{rest}")),
+            }
         }
     });
     let positions = "electra.embeddings.position_embeddings.weight";
@@ -62,4 +85,14 @@ pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> 
     };
     checkpoint.write(out)?;
     Ok(step)
+}
+
+/// The word embeddings with what the discriminator learnt on top of them.
+fn with_delta(mut tensors: Tensors) -> Result<Tensors> {
+    let name = "electra.embeddings.word_embeddings.weight";
+    let of = |wanted: &str| tensors.iter().find(|(name, _)| *name == wanted).map(|(_, array)| array);
+    let (words, delta) = of(name).zip(of(WORD_DELTA)).context("the word embeddings are missing")?;
+    let sum = words + delta;
+    tensors.insert(name, sum.shape(), sum.iter().copied().collect());
+    Ok(tensors)
 }

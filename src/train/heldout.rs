@@ -1,15 +1,16 @@
 //! Is it a discriminator? Held-out text with replaced tokens, and how well they are told apart.
 
 use anyhow::{Context, Result};
-use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, backend::Backend};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::corpus::{Corpus, Example};
+use super::masked::Masked;
 use super::model::Network;
-use super::objective::{Masked, sample_replacements};
-use super::trainer::{Pair, Run};
+use super::objective::{Pair, ids, sample_replacements};
+use super::run::Run;
 use super::weights::Weights;
 use crate::evaluate::roc_auc;
 use crate::text::Token;
@@ -58,9 +59,8 @@ pub fn score<B: Backend>(
     examples: usize,
     device: &B::Device,
 ) -> Result<Scores> {
-    let config = run.config(corpus)?;
-    let generator = config.generator();
-    let Pair { generator, discriminator } = Pair::new(weights, &config, &generator, 0.0);
+    let shapes = run.shapes(corpus)?;
+    let Pair { generator, discriminator } = Pair::new(weights, &shapes, 0.0);
     let frequency = corpus.log_frequencies();
     let plan = Plan::inference(model.config(), corpus.manifest.sequence);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
@@ -72,24 +72,24 @@ pub fn score<B: Backend>(
     for examples in examples.chunks(BATCH) {
         let masked = Masked::draw(examples, &corpus.special, run.objective.mask_prob, &mut rng);
         let samples = match replacement {
-            Replacement::Generator => sample_replacements(&generator, &masked, &mut rng, device)?,
-            Replacement::RandomWord => random_words(corpus, masked.chosen(), &mut rng),
+            Replacement::Generator => sample_replacements(&generator, &masked, device),
+            Replacement::RandomWord => ids(random_words(corpus, masked.chosen(), &mut rng), device),
         };
-        let (corrupted, labels) = masked.corrupt(&samples);
-        let logits = f32_logits(&discriminator, &masked, &corrupted, device)?;
+        let corrupted = masked.corrupt(samples, device);
+        let logits = f32_logits(&discriminator, &masked, corrupted.clone(), device)?;
+        let corrupted: Vec<u32> = corrupted.into_data().iter::<i64>().map(|id| id as u32).collect();
         let width = masked.sequence();
         for (row, example) in examples.iter().enumerate() {
             let tokens: Vec<Token> = (0..example.ids.len())
                 .map(|column| {
-                    let id = corrupted[row * width + column] as u32;
-                    Token::of(id, u8::from(column >= example.first_segment))
+                    Token::of(corrupted[row * width + column], u8::from(column >= example.first_segment))
                 })
                 .collect();
             let quantised = session.token_logits_of(HeadKind::Detect, &tokens)?.logits;
             for (column, (token, &int8)) in tokens.iter().zip(quantised).enumerate() {
                 let at = row * width + column;
                 if token.id != corpus.special.cls && token.id != corpus.special.sep {
-                    judged.replaced.push(labels[at] != 0.0);
+                    judged.replaced.push(token.id != masked.original(at));
                     judged.f32.push(logits[at]);
                     judged.int8.push(int8);
                     judged.frequency.push(-frequency[token.id as usize]);
@@ -128,7 +128,7 @@ impl Judged {
 fn f32_logits<B: Backend>(
     discriminator: &Network<'_, B>,
     masked: &Masked,
-    ids: &[i32],
+    ids: Tensor<B, 1, Int>,
     device: &B::Device,
 ) -> Result<Vec<f32>> {
     let hidden = discriminator.encode(&masked.batch(ids, device));

@@ -1,18 +1,24 @@
 //! Pre-training ELECTRA (feature `train`): raw text in, a trained generator and discriminator out.
 //!
-//! [`corpus`] turns text into a vocabulary and packed examples; [`trainer`] runs the joint
-//! [`objective`] over them with the recipe's [`optimizer`]; [`checkpoint`] makes a run resumable to
-//! the same losses; [`export`] writes Hugging Face folders. Everything is generic over Burn's
-//! backends: its own for the CPU, libtorch (feature `tch`), and Vulkan, Metal or DirectX (`wgpu`). The recipe, value by value, is that
-//! of google-research/electra; the equations stand in [`model`].
+//! [`corpus`] turns text into a vocabulary and packed examples. A [`run`] is what one TOML file says;
+//! [`trainer`] does its steps: [`masked`] draws them, [`objective`] and [`model`] hold the equations, [`optimizer`]
+//! the recipe's Adam. [`checkpoint`] makes a run resumable to the same losses, [`curve`], [`tensorboard`] and
+//! [`report`] show it, [`heldout`] judges it, [`export`] writes Hugging Face folders. Everything is generic over
+//! Burn's backends: its own for the CPU, libtorch (feature `tch`), and Vulkan, Metal or DirectX (`wgpu`). The recipe,
+//! value by value, is that of google-research/electra.
 
 pub mod checkpoint;
 pub mod corpus;
+pub mod curve;
 pub mod export;
 pub mod heldout;
+pub mod masked;
 pub mod model;
 pub mod objective;
 pub mod optimizer;
+pub mod report;
+pub mod run;
 pub mod start;
+pub mod tensorboard;
 pub mod trainer;
 pub mod weights;

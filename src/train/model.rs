@@ -22,6 +22,18 @@ pub struct Batch<B: Backend> {
     pub padding: Tensor<B, 2, Bool>,
 }
 
+/// Where the embedding tables of a network lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Embeddings {
+    /// Under `electra.embeddings`, which generator and discriminator share.
+    Shared,
+    /// There too, but no gradient reaches the words: `word_embeddings_delta` is learnt on top of them
+    /// (gradient-disentangled embedding sharing, DeBERTaV3 §3.2).
+    Disentangled,
+    /// Under `generator.embeddings`.
+    Generator,
+}
+
 /// One encoder: where its weights lie, and its shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Network<'a, B: Backend> {
@@ -29,10 +41,24 @@ pub struct Network<'a, B: Backend> {
     pub weights: &'a Weights<B>,
     /// `electra` for a discriminator, `generator` for the generator beside it.
     pub prefix: &'a str,
+    /// Where its embedding tables lie.
+    pub embeddings: Embeddings,
     /// The shape of this encoder.
     pub config: &'a ElectraConfig,
     /// Probability of dropping an activation; 0 outside training.
     pub dropout: f64,
+}
+
+/// What the discriminator's word embeddings are above the generator's, where they are disentangled.
+pub const WORD_DELTA: &str = "word_embeddings_delta.weight";
+
+impl Embeddings {
+    fn place(self) -> &'static str {
+        match self {
+            Self::Shared | Self::Disentangled => "electra.embeddings",
+            Self::Generator => "generator.embeddings",
+        }
+    }
 }
 
 impl<B: Backend> Network<'_, B> {
@@ -63,23 +89,36 @@ impl<B: Backend> Network<'_, B> {
         x * mask / keep
     }
 
+    /// An embedding table, `[rows, embedding_size]`.
+    fn table(&self, name: &str) -> Tensor<B, 2> {
+        self.weights.matrix(&format!("{}.{name}.weight", self.embeddings.place()))
+    }
+
+    /// The word embeddings as this network sees them, `[vocab_size, embedding_size]`.
+    fn words(&self) -> Tensor<B, 2> {
+        let words = self.table("word_embeddings");
+        match self.embeddings {
+            Embeddings::Disentangled => words.detach() + self.weights.matrix(WORD_DELTA),
+            Embeddings::Shared | Embeddings::Generator => words,
+        }
+    }
+
     /// Word + position + segment embeddings, LayerNorm, and the projection where the widths differ.
     /// Returns `[batch · sequence, hidden]`.
     pub fn embed(&self, batch: &Batch<B>) -> Tensor<B, 2> {
         let [size, sequence] = batch.input_ids.dims();
         let width = self.config.embedding_size;
-        let table = |name: &str| self.weights.matrix(&format!("electra.embeddings.{name}.weight"));
-        let words = table("word_embeddings").select(0, batch.input_ids.clone().flatten(0, 1));
+        let words = self.words().select(0, batch.input_ids.clone().flatten(0, 1));
         // Positions repeat down the batch and segments are few: broadcasting them spares two
         // gathers, whose backward is slow on every backend.
-        let positions = table("position_embeddings").narrow(0, 0, sequence);
-        let types = table("token_type_embeddings");
+        let positions = self.table("position_embeddings").narrow(0, 0, sequence);
+        let types = self.table("token_type_embeddings");
         let first = types.clone().narrow(0, 0, 1);
         let step = types.narrow(0, 1, 1) - first.clone();
         let segment = batch.token_type_ids.clone().float().reshape([size * sequence, 1]);
         let words = words.reshape([size, sequence, width]) + (positions + first).unsqueeze();
         let sum = words.reshape([size * sequence, width]) + segment * step;
-        let x = self.drop(self.layer_norm("electra.embeddings.LayerNorm", sum));
+        let x = self.drop(self.layer_norm(&format!("{}.LayerNorm", self.embeddings.place()), sum));
         if self.config.has_projection() {
             self.linear(&format!("{}.embeddings_project", self.prefix), x)
         } else {
@@ -139,12 +178,13 @@ impl<B: Backend> Network<'_, B> {
         self.linear("discriminator_predictions.dense_prediction", inner).squeeze_dim(1)
     }
 
-    /// Vocabulary logits of `[rows, hidden]`: dense, GELU, LayerNorm, and the tied word embeddings.
-    pub fn generator_head(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        let inner = gelu(self.linear("generator_predictions.dense", hidden));
-        let inner = self.layer_norm("generator_predictions.LayerNorm", inner);
-        let words = self.weights.matrix("electra.embeddings.word_embeddings.weight");
-        inner.matmul(words.transpose()) + self.weights.vector("generator_lm_head.bias").unsqueeze()
+    /// Vocabulary logits of `[rows, hidden]`: dense, GELU, LayerNorm, and the tied word embeddings. `name` is the
+    /// head's: `generator`, or `electra` for the discriminator's encoder where it answers with words beside one.
+    pub fn language_head(&self, name: &str, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        let inner = gelu(self.linear(&format!("{name}_predictions.dense"), hidden));
+        let inner = self.layer_norm(&format!("{name}_predictions.LayerNorm"), inner);
+        let bias = self.weights.vector(&format!("{name}_lm_head.bias"));
+        inner.matmul(self.words().transpose()) + bias.unsqueeze()
     }
 
     /// Hugging Face's sequence classification head on the first token's rows `[batch, hidden]`.

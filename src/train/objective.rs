@@ -1,34 +1,45 @@
-//! ELECTRA's joint objective: mask, let the generator fill, ask the discriminator which tokens
-//! were replaced (paper §3; `pretrain_helpers.py` and `run_pretraining.py` of google-research).
+//! ELECTRA's joint objective: let the generator fill the masks, ask the discriminator which tokens were replaced
+//! (paper §3, `run_pretraining.py`), and beside it the objectives that the paper compares it with (§3.4).
 //!
-//! Masks and samples are drawn on the host from a generator of their own, so that a step depends
-//! on the seed and its own number alone and a resumed run draws what the uninterrupted one drew.
+//! All of a step after [`Masked`] happens on the device, and nothing is fetched from there.
 
-use anyhow::Result;
 use burn::tensor::{
     Int, Tensor, TensorData,
-    activation::{log_softmax, softmax},
+    activation::{log_sigmoid, log_softmax, softmax},
     backend::Backend,
 };
-use rand::Rng;
 
-use super::corpus::Example;
-use super::model::{Batch, Network};
-use crate::text::SpecialTokens;
+use super::masked::Masked;
+use super::model::Network;
 
 /// What a run learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Generator and discriminator together.
+    /// Generator and discriminator together; every token is judged.
     Electra,
-    /// Masked language modelling of the discriminator's own encoder: BERT's objective, and a start
-    /// for a discriminator that would not leave the majority class by itself.
+    /// The same, but only the chosen positions are judged.
+    #[serde(rename = "electra-15")]
+    Electra15,
+    /// Masked language modelling where the masks were filled by the generator: no `[MASK]` is ever seen.
+    ReplaceMlm,
+    /// The same, predicting every token, with a switch for copying the input.
+    AllTokensMlm,
+    /// Masked language modelling of the discriminator's own encoder: BERT's objective, and a start for a
+    /// discriminator that would not leave the majority class by itself.
     Mlm,
+}
+
+impl Kind {
+    /// Whether the encoder learns to tell replaced tokens.
+    pub fn detects(self) -> bool {
+        matches!(self, Self::Electra | Self::Electra15)
+    }
 }
 
 /// The objective, the weights of its losses and the share of tokens that are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Objective {
     /// What is learnt.
     pub kind: Kind,
@@ -36,256 +47,197 @@ pub struct Objective {
     pub mask_prob: f64,
     /// Weight of the generator's loss.
     pub gen_weight: f64,
-    /// Weight of the discriminator's loss.
+    /// Weight of the discriminator's loss: 50 where it detects, 1 where it predicts words.
     pub disc_weight: f64,
 }
 
-impl Default for Objective {
-    fn default() -> Self {
-        Self { kind: Kind::Electra, mask_prob: 0.15, gen_weight: 1.0, disc_weight: 50.0 }
+impl Objective {
+    /// The recipe's values for that kind.
+    pub fn of(kind: Kind) -> Self {
+        let disc_weight = if kind.detects() { 50.0 } else { 1.0 };
+        Self { kind, mask_prob: 0.15, gen_weight: 1.0, disc_weight }
     }
 }
 
-/// A batch on the host: what was drawn before the networks run.
-#[derive(Clone, Debug)]
-pub struct Masked {
-    size: usize,
-    sequence: usize,
-    /// The original tokens, `[size · sequence]`, padding 0.
-    original: Vec<i32>,
-    /// The generator's input: some chosen tokens replaced by `[MASK]`.
-    masked: Vec<i32>,
-    types: Vec<i32>,
-    padding: Vec<bool>,
-    /// Chosen positions as indices into `original`; a position may stand here twice.
-    chosen: Vec<i32>,
+/// The two networks of a run over one set of weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a, B: Backend> {
+    /// Fills masked tokens.
+    pub generator: Network<'a, B>,
+    /// Tells replaced tokens.
+    pub discriminator: Network<'a, B>,
 }
 
-impl Masked {
-    /// Chooses positions in every example and masks 85 % of them.
-    ///
-    /// As in the recipe, positions are drawn with replacement from all tokens other than `[CLS]`,
-    /// `[SEP]` and `[MASK]`; round(tokens · `mask_prob`) of them, at least one and at most
-    /// ⌊(`mask_prob` + 0.005) · sequence⌋.
-    pub fn draw(examples: &[Example], special: &SpecialTokens, mask_prob: f64, rng: &mut impl Rng) -> Self {
-        let sequence = examples.iter().map(|example| example.ids.len()).max().unwrap_or(1);
-        let size = examples.len();
-        let mut batch = Self {
-            size,
-            sequence,
-            original: vec![special.pad as i32; size * sequence],
-            masked: Vec::new(),
-            types: vec![0; size * sequence],
-            padding: vec![true; size * sequence],
-            chosen: Vec::new(),
-        };
-        for (row, example) in examples.iter().enumerate() {
-            let start = row * sequence;
-            for (column, &id) in example.ids.iter().enumerate() {
-                batch.original[start + column] = i32::from(id);
-                batch.types[start + column] = i32::from(column >= example.first_segment);
-                batch.padding[start + column] = false;
-            }
-        }
-        batch.masked = batch.original.clone();
-        let most = ((mask_prob + 0.005) * sequence as f64) as usize;
-        for (row, example) in examples.iter().enumerate() {
-            let is_special = |&id: &u16| [special.cls, special.sep, special.mask].contains(&u32::from(id));
-            let candidates: Vec<usize> =
-                (0..example.ids.len()).filter(|&i| !is_special(&example.ids[i])).collect();
-            if candidates.is_empty() {
-                continue;
-            }
-            let wanted = (example.ids.len() as f64 * mask_prob).round() as usize;
-            for _ in 0..wanted.clamp(1, most.max(1)) {
-                let position = row * sequence + candidates[rng.random_range(0..candidates.len())];
-                batch.chosen.push(position as i32);
-                if rng.random_bool(0.85) {
-                    batch.masked[position] = special.mask as i32;
-                }
-            }
-        }
-        batch
-    }
+/// Counts of the whole batch, of which a part sees some: losses are means over them.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// Chosen positions.
+    pub chosen: usize,
+    /// Positions that are judged.
+    pub judged: usize,
+}
 
-    /// Number of chosen positions, one that was chosen twice counting twice.
-    pub fn chosen(&self) -> usize {
-        self.chosen.len()
-    }
-
-    /// Length of a padded row.
-    pub fn sequence(&self) -> usize {
-        self.sequence
-    }
-
-    /// The original tokens with samples put at the chosen positions, and the labels: 1 only where
-    /// the sample differs from the original. The first of several samples at one position counts.
-    pub fn corrupt(&self, samples: &[i32]) -> (Vec<i32>, Vec<f32>) {
-        let mut corrupted = self.original.clone();
-        let mut done = vec![false; corrupted.len()];
-        for (&position, &sample) in self.chosen.iter().zip(samples) {
-            let position = position as usize;
-            if !std::mem::replace(&mut done[position], true) {
-                corrupted[position] = sample;
-            }
-        }
-        let replaced = corrupted.iter().zip(&self.original).map(|(a, b)| f32::from(u8::from(a != b)));
-        let labels = replaced.collect();
-        (corrupted, labels)
-    }
-
-    /// The tensors of a batch with these ids in the place of the original ones.
-    pub fn batch<B: Backend>(&self, ids: &[i32], device: &B::Device) -> Batch<B> {
-        let shape = [self.size, self.sequence];
-        let int =
-            |values: &[i32]| Tensor::<B, 2, Int>::from_data(TensorData::new(values.to_vec(), shape), device);
-        Batch {
-            input_ids: int(ids),
-            token_type_ids: int(&self.types),
-            padding: Tensor::from_data(TensorData::new(self.padding.clone(), shape), device),
-        }
+impl Counts {
+    /// Of all parts together.
+    pub fn of(parts: &[Masked], kind: Kind) -> Self {
+        let judged = |part: &Masked| part.judged(kind == Kind::Electra15).count();
+        Self { chosen: parts.iter().map(Masked::chosen).sum(), judged: parts.iter().map(judged).sum() }
     }
 }
 
-/// What one step computed.
+/// What one part of a batch computed. Losses are shares of the batch's means, which they sum up to; nats.
 #[derive(Debug)]
 pub struct Step<B: Backend> {
-    /// The tensor to differentiate: `gen_weight · MLM + disc_weight · RTD`, or the MLM loss.
+    /// The tensor to differentiate: `gen_weight · MLM + disc_weight · discriminator`.
     pub loss: Tensor<B, 1>,
-    /// Mean cross-entropy over the chosen positions, nats.
+    /// Cross-entropy at the chosen positions.
     pub mlm_loss: Tensor<B, 1>,
     /// Share of chosen positions where the sample is the original.
-    pub generator_accuracy: f64,
-    /// The discriminator's part, where there is one.
-    pub detection: Option<Detected<B>>,
+    pub generator_accuracy: Tensor<B, 1>,
+    /// The other network's part, where there is one.
+    pub discriminator: Option<Judged<B>>,
 }
 
 /// The discriminator's part of a step.
 #[derive(Debug)]
-pub struct Detected<B: Backend> {
-    /// Mean binary cross-entropy over all tokens, nats.
+pub struct Judged<B: Backend> {
+    /// Its loss.
     pub loss: Tensor<B, 1>,
-    /// Logit of each non-padding token.
-    pub logits: Vec<f32>,
-    /// Whether that token was replaced.
-    pub replaced: Vec<bool>,
+    /// What it read, `[size · sequence]`.
+    pub corrupted: Tensor<B, 1, Int>,
+    /// Logit of each token that it was replaced; none where words are predicted.
+    pub logits: Option<Tensor<B, 1>>,
 }
 
-/// A generator's answer to a masked batch.
+impl Objective {
+    /// The forward half of a step over one part of a batch.
+    pub fn forward<B: Backend>(
+        &self,
+        pair: &Pair<'_, B>,
+        part: &Masked,
+        counts: Counts,
+        device: &B::Device,
+    ) -> Step<B> {
+        let filler = if self.kind == Kind::Mlm { &pair.discriminator } else { &pair.generator };
+        let chosen_share = part.chosen() as f64 / counts.chosen.max(1) as f64;
+        let filled = fill(filler, part, device);
+        let mlm_loss = filled.loss * chosen_share;
+        let accuracy = filled.samples.clone().equal(filled.originals.clone()).float().mean() * chosen_share;
+        if self.kind == Kind::Mlm {
+            let loss = mlm_loss.clone();
+            return Step { loss, mlm_loss, generator_accuracy: accuracy, discriminator: None };
+        }
+        let corrupted = part.corrupt(filled.samples, device);
+        let judged = self.judge(&pair.discriminator, part, corrupted, filled.originals, counts, device);
+        Step {
+            loss: mlm_loss.clone() * self.gen_weight + judged.loss.clone() * self.disc_weight,
+            mlm_loss,
+            generator_accuracy: accuracy,
+            discriminator: Some(judged),
+        }
+    }
+
+    /// What the discriminator makes of the corrupted tokens.
+    fn judge<B: Backend>(
+        &self,
+        network: &Network<'_, B>,
+        part: &Masked,
+        corrupted: Tensor<B, 1, Int>,
+        chosen_originals: Tensor<B, 1, Int>,
+        counts: Counts,
+        device: &B::Device,
+    ) -> Judged<B> {
+        let originals = part.originals(device);
+        let hidden = network.encode(&part.batch(corrupted.clone(), device));
+        let judged = part.judged_mask(self.kind == Kind::Electra15, device);
+        let mean = |losses: Tensor<B, 1>| (losses * judged.clone()).sum() / counts.judged.max(1) as f64;
+        match self.kind {
+            Kind::Electra | Kind::Electra15 => {
+                let logits = network.discriminator_head(hidden);
+                let replaced = corrupted.clone().not_equal(originals).float();
+                let loss = mean(binary_cross_entropy(logits.clone(), replaced));
+                Judged { loss, corrupted, logits: Some(logits) }
+            }
+            Kind::ReplaceMlm => {
+                let rows = hidden.select(0, part.positions(device));
+                let share = part.chosen() as f64 / counts.chosen.max(1) as f64;
+                let loss = cross_entropy(network.language_head("electra", rows), chosen_originals) * share;
+                Judged { loss, corrupted, logits: None }
+            }
+            Kind::AllTokensMlm => {
+                // p(original) = σ(−x)·[input is the original] + σ(x)·softmax(words): x says "do not copy".
+                let logits = network.discriminator_head(hidden.clone());
+                let kept = corrupted.clone().equal(originals.clone()).float();
+                let words = log_probabilities(network.language_head("electra", hidden), originals);
+                let predicted = (log_sigmoid(logits.clone()) + words).exp();
+                let copied = log_sigmoid(logits.clone().neg()).exp() * kept;
+                let loss = mean((predicted + copied + 1e-9).log().neg());
+                Judged { loss, corrupted, logits: Some(logits) }
+            }
+            Kind::Mlm => unreachable!("masked language modelling has no second network"),
+        }
+    }
+}
+
+/// A generator's answer to a masked part.
 struct Filled<B: Backend> {
     loss: Tensor<B, 1>,
-    samples: Vec<i32>,
-    accuracy: f64,
+    samples: Tensor<B, 1, Int>,
+    originals: Tensor<B, 1, Int>,
 }
 
-fn fill<B: Backend>(
-    generator: &Network<'_, B>,
-    masked: &Masked,
-    rng: &mut impl Rng,
-    device: &B::Device,
-) -> Result<Filled<B>> {
-    let chosen = masked.chosen.len();
-    let positions: Tensor<B, 1, Int> =
-        Tensor::from_data(TensorData::new(masked.chosen.clone(), [chosen]), device);
-    let hidden = generator.encode(&masked.batch(&masked.masked, device));
-    let logits = generator.generator_head(hidden.select(0, positions));
-    let samples = sample(logits.clone().detach(), rng)?;
-    let targets: Vec<i32> = masked.chosen.iter().map(|&p| masked.original[p as usize]).collect();
-    let hits = samples.iter().zip(&targets).filter(|(sample, target)| sample == target).count();
-    let loss = cross_entropy(logits, targets, device);
-    Ok(Filled { loss, samples, accuracy: hits as f64 / chosen.max(1) as f64 })
+fn fill<B: Backend>(generator: &Network<'_, B>, part: &Masked, device: &B::Device) -> Filled<B> {
+    let hidden = generator.encode(&part.batch(part.masked(device), device));
+    let positions = part.positions(device);
+    let logits = generator.language_head("generator", hidden.select(0, positions.clone()));
+    let originals = part.originals(device).select(0, positions);
+    let samples = sample(logits.clone().detach(), part.uniform(device));
+    Filled { loss: cross_entropy(logits, originals.clone()), samples, originals }
 }
 
 /// What a generator puts at the chosen positions.
 pub fn sample_replacements<B: Backend>(
     generator: &Network<'_, B>,
-    masked: &Masked,
-    rng: &mut impl Rng,
+    part: &Masked,
     device: &B::Device,
-) -> Result<Vec<i32>> {
-    Ok(fill(generator, masked, rng, device)?.samples)
+) -> Tensor<B, 1, Int> {
+    fill(generator, part, device).samples
 }
 
-/// The forward half of a step of masked language modelling.
-pub fn mlm_step<B: Backend>(
-    network: &Network<'_, B>,
-    masked: &Masked,
-    rng: &mut impl Rng,
-    device: &B::Device,
-) -> Result<Step<B>> {
-    let Filled { loss, accuracy, .. } = fill(network, masked, rng, device)?;
-    Ok(Step { loss: loss.clone(), mlm_loss: loss, generator_accuracy: accuracy, detection: None })
+/// ln softmax of `[rows, classes]` logits at each row's class; `[rows]`.
+fn log_probabilities<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+    log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim(1)
 }
 
-/// Generator, samples, discriminator: the forward half of a joint step.
-pub fn joint_step<B: Backend>(
-    generator: &Network<'_, B>,
-    discriminator: &Network<'_, B>,
-    objective: &Objective,
-    masked: &Masked,
-    rng: &mut impl Rng,
-    device: &B::Device,
-) -> Result<Step<B>> {
-    let Filled { loss: mlm_loss, samples, accuracy } = fill(generator, masked, rng, device)?;
-    let (corrupted, labels) = masked.corrupt(&samples);
-    let hidden = discriminator.encode(&masked.batch(&corrupted, device));
-    let logits = discriminator.discriminator_head(hidden);
-    let real: Vec<usize> = (0..masked.padding.len()).filter(|&i| !masked.padding[i]).collect();
-    let values = logits.to_data().to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    let replaced = real.iter().map(|&i| labels[i] != 0.0).collect();
-    let kept = real.iter().map(|&i| values[i]).collect();
-    let loss = replaced_token_loss(logits, labels, &masked.padding, device);
-    Ok(Step {
-        loss: mlm_loss.clone() * objective.gen_weight + loss.clone() * objective.disc_weight,
-        mlm_loss,
-        generator_accuracy: accuracy,
-        detection: Some(Detected { loss, logits: kept, replaced }),
-    })
+/// Mean cross-entropy of `[rows, classes]` logits against class ids `[rows]`; one value, nats.
+pub fn cross_entropy<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+    log_probabilities(logits, targets).mean().neg()
 }
 
-/// Mean cross-entropy of `[rows, classes]` logits against class ids; one value, nats.
-pub fn cross_entropy<B: Backend>(
-    logits: Tensor<B, 2>,
-    targets: Vec<i32>,
-    device: &B::Device,
-) -> Tensor<B, 1> {
-    let rows = targets.len();
-    let targets: Tensor<B, 2, Int> = Tensor::from_data(TensorData::new(targets, [rows, 1]), device);
-    log_softmax(logits, 1).gather(1, targets).mean().neg()
-}
-
-/// Mean sigmoid cross-entropy over the tokens that are no padding; one value, nats.
-/// Written as max(x, 0) − x·y + ln(1 + e^−|x|), which no logit overflows.
-pub fn replaced_token_loss<B: Backend>(
-    logits: Tensor<B, 1>,
-    labels: Vec<f32>,
-    padding: &[bool],
-    device: &B::Device,
-) -> Tensor<B, 1> {
-    let length = labels.len();
-    let real: Vec<f32> = padding.iter().map(|&padding| f32::from(u8::from(!padding))).collect();
-    let count: f32 = real.iter().sum();
-    let vector = |values| Tensor::<B, 1>::from_data(TensorData::new(values, [length]), device);
+/// Sigmoid cross-entropy of each logit, nats, as max(x, 0) − x·y + ln(1 + e^−|x|), which no logit overflows.
+pub fn binary_cross_entropy<B: Backend>(logits: Tensor<B, 1>, labels: Tensor<B, 1>) -> Tensor<B, 1> {
     let log_term = (logits.clone().abs().neg().exp() + 1.0).log();
-    let loss = logits.clone().clamp_min(0.0) - logits * vector(labels) + log_term;
-    (loss * vector(real)).sum() / (count + 1e-6)
+    logits.clone().clamp_min(0.0) - logits * labels + log_term
 }
 
-/// One id a row of `[rows, vocabulary]` logits, from softmax at temperature 1: the distribution
-/// that adding Gumbel noise and taking the largest gives, by inverting the cumulative sum.
-fn sample<B: Backend>(logits: Tensor<B, 2>, rng: &mut impl Rng) -> Result<Vec<i32>> {
-    let vocabulary = logits.dims()[1];
-    let probabilities = softmax(logits, 1).into_data();
-    let probabilities = probabilities.as_slice::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    let draw = |row: &[f32]| {
-        let mut left: f32 = rng.random::<f32>();
-        for (id, probability) in row.iter().enumerate() {
-            left -= probability;
-            if left < 0.0 {
-                return id as i32;
-            }
-        }
-        vocabulary as i32 - 1
-    };
-    Ok(probabilities.chunks_exact(vocabulary).map(draw).collect())
+/// One id a row of `[rows, vocabulary]` logits, from softmax at temperature 1: the distribution that adding Gumbel
+/// noise and taking the largest gives, by inverting the cumulative sum at `uniform` `[rows]`. One number a row
+/// comes from the host, so that every device draws the same ids.
+fn sample<B: Backend>(logits: Tensor<B, 2>, uniform: Tensor<B, 1>) -> Tensor<B, 1, Int> {
+    let last = logits.dims()[1] as i64 - 1;
+    let cumulative = softmax(logits, 1).cumsum(1);
+    let below = cumulative.lower_equal(uniform.unsqueeze_dim(1)).int().sum_dim(1);
+    below.squeeze_dim::<1>(1).clamp_max(last)
+}
+
+/// Values of the host as a vector of the device.
+pub fn vector<B: Backend>(values: Vec<f32>, device: &B::Device) -> Tensor<B, 1> {
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
+}
+
+/// Ids of the host as a vector of the device.
+pub fn ids<B: Backend>(values: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
 }

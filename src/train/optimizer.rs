@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
 use burn::tensor::{
     Tensor,
     backend::{AutodiffBackend, Backend},
@@ -13,6 +12,7 @@ use super::weights::Weights;
 
 /// Values of the optimiser, defaults as in the recipe.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Adam {
     /// Peak learning rate.
     pub learning_rate: f64,
@@ -28,6 +28,20 @@ pub struct Adam {
     pub weight_decay: f64,
     /// Largest global norm of the gradients.
     pub clip_norm: f64,
+    /// Whether the moments are divided by 1 − βᵗ, as Kingma & Ba do and ELECTRA does not.
+    pub bias_correction: bool,
+    /// How the learning rate rises and falls.
+    pub schedule: Schedule,
+}
+
+/// How the learning rate rises to its peak in `warmup_steps` and falls to 0 at the last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// peak · (1 − step/total) · min(1, step/warm-up): ELECTRA's, which falls during warm-up too.
+    Electra,
+    /// peak · step/warm-up, then from the peak straight to 0: the common one.
+    Linear,
 }
 
 impl Default for Adam {
@@ -40,6 +54,8 @@ impl Default for Adam {
             epsilon: 1e-6,
             weight_decay: 0.01,
             clip_norm: 1.0,
+            bias_correction: false,
+            schedule: Schedule::Electra,
         }
     }
 }
@@ -63,47 +79,54 @@ impl<B: Backend> Default for Moments<B> {
 type Named<B, const D: usize> = BTreeMap<String, Tensor<B, D>>;
 
 impl Adam {
-    /// peak · (1 − step/total) · min(1, step/warm-up): the decay runs during warm-up too.
+    /// The learning rate of a step, counted from 1, of a schedule of `total` steps.
     pub fn rate(&self, step: usize, total: usize) -> f64 {
-        let decay = 1.0 - step as f64 / total as f64;
-        let warmup = (step as f64 / self.warmup_steps.max(1) as f64).min(1.0);
-        self.learning_rate * decay.max(0.0) * warmup
+        let (step, total, warmup) = (step as f64, total as f64, self.warmup_steps as f64);
+        let rise = if step < warmup { step / warmup } else { 1.0 };
+        let fall = match self.schedule {
+            Schedule::Electra => 1.0 - step / total,
+            Schedule::Linear if step < warmup => 1.0,
+            Schedule::Linear => (total - step) / (total - warmup).max(1.0),
+        };
+        self.learning_rate * rise * fall.max(0.0)
     }
 
-    /// One update of all weights in place. Returns the global norm of the gradients before
-    /// clipping; where it is not finite nothing is changed and an error says so.
+    /// Update number `step`, counted from 1, of all weights in place; `rate` gives the learning rate of the tensor of
+    /// a name. Returns the global norm of the gradients before clipping, `[1]`, and waits for no device: where the
+    /// norm is not finite, neither are the weights after it.
     pub fn update<B: AutodiffBackend>(
         &self,
+        step: usize,
         weights: &mut Weights<B>,
         moments: &mut Moments<B::InnerBackend>,
-        gradients: &Weights<B::InnerBackend>,
-        rate: f64,
-    ) -> Result<f64> {
+        gradients: Weights<B::InnerBackend>,
+        rate: impl Fn(&str) -> f64,
+    ) -> Tensor<B::InnerBackend, 1> {
         let squares = gradients
             .matrices
             .values()
             .map(|g| (g.clone() * g.clone()).sum())
             .chain(gradients.vectors.values().map(|g| (g.clone() * g.clone()).sum()));
-        let norm = squares.reduce(|a, b| a + b).map_or(0.0, |sum| f64::from(scalar(sum).sqrt()));
-        ensure!(norm.is_finite(), "the gradients are not finite");
-        let clip = self.clip_norm / norm.max(self.clip_norm);
+        let norm = squares.reduce(|a, b| a + b).expect("a loss has gradients").sqrt();
+        let clip = norm.clone().clamp_min(self.clip_norm).recip() * self.clip_norm;
         let Moments { first, second } = moments;
-        for (name, gradient) in &gradients.matrices {
-            let gradient = gradient.clone() * clip;
+        for (name, gradient) in gradients.matrices {
+            let gradient = gradient * clip.clone().unsqueeze();
             let maps = (&mut weights.matrices, &mut first.matrices, &mut second.matrices);
-            self.update_one(maps, name, gradient, self.weight_decay, rate);
+            self.update_one(step, maps, &name, gradient, self.weight_decay, rate(&name));
         }
-        for (name, gradient) in &gradients.vectors {
-            let gradient = gradient.clone() * clip;
+        for (name, gradient) in gradients.vectors {
+            let gradient = gradient * clip.clone();
             let maps = (&mut weights.vectors, &mut first.vectors, &mut second.vectors);
-            self.update_one(maps, name, gradient, 0.0, rate);
+            self.update_one(step, maps, &name, gradient, 0.0, rate(&name));
         }
-        Ok(norm)
+        norm
     }
 
     /// Updates the tensor of that name in the maps of weights, first and second moments.
     fn update_one<B: AutodiffBackend, const D: usize>(
         &self,
+        step: usize,
         (weights, first, second): (
             &mut Named<B, D>,
             &mut Named<B::InnerBackend, D>,
@@ -115,7 +138,7 @@ impl Adam {
         rate: f64,
     ) {
         let Some(weight) = weights.remove(name).map(Tensor::inner) else { return };
-        let (direction, m, v) = self.direction(gradient, first.remove(name), second.remove(name));
+        let (direction, m, v) = self.direction(step, gradient, first.remove(name), second.remove(name));
         let direction = direction + weight.clone() * decay;
         let updated = Tensor::from_inner(weight - direction * rate).require_grad();
         weights.insert(name.to_owned(), updated);
@@ -126,6 +149,7 @@ impl Adam {
     /// m / (√v + ε) after taking `gradient` into both moments, which are returned too.
     fn direction<B: Backend, const D: usize>(
         &self,
+        step: usize,
         gradient: Tensor<B, D>,
         first: Option<Tensor<B, D>>,
         second: Option<Tensor<B, D>>,
@@ -134,7 +158,9 @@ impl Adam {
         let gradient = gradient * (1.0 - self.beta_1);
         let m = first.map_or_else(|| gradient.clone(), |m| m * self.beta_1 + gradient.clone());
         let v = second.map_or_else(|| squared.clone(), |v| v * self.beta_2 + squared.clone());
-        (m.clone() / (v.clone().sqrt() + self.epsilon), m, v)
+        let bias = |beta: f64| if self.bias_correction { 1.0 - beta.powf(step as f64) } else { 1.0 };
+        let root = (v.clone() / bias(self.beta_2)).sqrt() + self.epsilon;
+        (m.clone() / bias(self.beta_1) / root, m, v)
     }
 }
 

@@ -4,38 +4,44 @@ use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::model::WORD_DELTA;
 use super::objective::Kind;
+use super::run::{Run, Sharing};
 use crate::ElectraConfig;
 use crate::import::Tensors;
 
-/// Fresh weights for a run. For ELECTRA a discriminator and the generator that trains it: one set of embeddings under
-/// `electra.embeddings`, the generator's own encoder under `generator`. For masked language modelling the
-/// discriminator's encoder with a generator's head.
-pub fn fresh_weights(config: &ElectraConfig, kind: Kind, seed: u64) -> Tensors {
-    let mut start = Start { tensors: Tensors::default(), random: ChaCha8Rng::seed_from_u64(seed) };
-    let (embedding, hidden) = (config.embedding_size, config.hidden_size);
-    for (table, rows) in [
-        ("word_embeddings", config.vocab_size),
-        ("position_embeddings", config.max_position_embeddings),
-        ("token_type_embeddings", config.type_vocab_size),
-    ] {
-        start.matrix(&format!("electra.embeddings.{table}.weight"), [rows, embedding], 0.02);
-    }
-    start.norm("electra.embeddings.LayerNorm", embedding);
+/// Fresh weights for a run: the discriminator's encoder under `electra`, its heads, and, unless it is trained by
+/// masked language modelling alone, the generator beside it, with what the two do not share.
+pub fn fresh_weights(run: &Run, config: &ElectraConfig) -> Tensors {
+    let mut start = Start { tensors: Tensors::default(), random: ChaCha8Rng::seed_from_u64(run.seed) };
+    let kind = run.objective.kind;
+    start.embeddings("electra", config);
     start.encoder("electra", config);
-    let filler = match kind {
-        Kind::Mlm => hidden,
-        Kind::Electra => {
-            start.linear("discriminator_predictions.dense", hidden, hidden);
-            start.linear("discriminator_predictions.dense_prediction", 1, hidden);
-            let generator = config.generator();
+    if kind.detects() || kind == Kind::AllTokensMlm {
+        start.linear("discriminator_predictions.dense", config.hidden_size, config.hidden_size);
+        start.linear("discriminator_predictions.dense_prediction", 1, config.hidden_size);
+    }
+    if kind == Kind::Mlm {
+        start.language_head("generator", config);
+        return start.tensors;
+    }
+    let generator = run.generator_config(config);
+    match run.generator.sharing {
+        Sharing::Embeddings => start.encoder("generator", &generator),
+        Sharing::Gdes => {
             start.encoder("generator", &generator);
-            generator.hidden_size
+            start.zeros(WORD_DELTA, [config.vocab_size, config.embedding_size]);
         }
-    };
-    start.linear("generator_predictions.dense", embedding, filler);
-    start.norm("generator_predictions.LayerNorm", embedding);
-    start.vector("generator_lm_head.bias", config.vocab_size, 0.0);
+        Sharing::None => {
+            start.embeddings("generator", &generator);
+            start.encoder("generator", &generator);
+        }
+        Sharing::All => {}
+    }
+    start.language_head("generator", &generator);
+    if !kind.detects() {
+        start.language_head("electra", config);
+    }
     start.tensors
 }
 
@@ -45,6 +51,27 @@ struct Start {
 }
 
 impl Start {
+    fn embeddings(&mut self, prefix: &str, config: &ElectraConfig) {
+        for (table, rows) in [
+            ("word_embeddings", config.vocab_size),
+            ("position_embeddings", config.max_position_embeddings),
+            ("token_type_embeddings", config.type_vocab_size),
+        ] {
+            self.matrix(&format!("{prefix}.embeddings.{table}.weight"), [rows, config.embedding_size], 0.02);
+        }
+        self.norm(&format!("{prefix}.embeddings.LayerNorm"), config.embedding_size);
+    }
+
+    fn language_head(&mut self, name: &str, config: &ElectraConfig) {
+        self.linear(&format!("{name}_predictions.dense"), config.embedding_size, config.hidden_size);
+        self.norm(&format!("{name}_predictions.LayerNorm"), config.embedding_size);
+        self.vector(&format!("{name}_lm_head.bias"), config.vocab_size, 0.0);
+    }
+
+    fn zeros(&mut self, name: &str, shape: [usize; 2]) {
+        self.tensors.insert(name, &shape, vec![0.0; shape[0] * shape[1]]);
+    }
+
     fn encoder(&mut self, prefix: &str, config: &ElectraConfig) {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         if config.has_projection() {

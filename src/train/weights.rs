@@ -51,6 +51,25 @@ impl<B: Backend> Weights<B> {
         }
     }
 
+    /// The sums of two sets' tensors, name by name; what only one has stays.
+    pub fn plus(mut self, other: Self) -> Self {
+        for (name, tensor) in other.matrices {
+            let sum = match self.matrices.remove(&name) {
+                Some(own) => own + tensor,
+                None => tensor,
+            };
+            self.matrices.insert(name, sum);
+        }
+        for (name, tensor) in other.vectors {
+            let sum = match self.vectors.remove(&name) {
+                Some(own) => own + tensor,
+                None => tensor,
+            };
+            self.vectors.insert(name, sum);
+        }
+        self
+    }
+
     /// Copies plain tensors onto a device.
     pub fn from_tensors(tensors: &Tensors, device: &B::Device) -> Result<Self> {
         let mut weights = Self::default();

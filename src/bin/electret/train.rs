@@ -1,8 +1,10 @@
 //! The desktop side: corpus, pre-training, evaluation, export.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 #[cfg(feature = "wgpu")]
 use burn::backend::Wgpu;
 use burn::backend::{Autodiff, Flex};
@@ -14,10 +16,10 @@ use electret::train::checkpoint::newest_weights;
 use electret::train::corpus::{BuildOptions, Corpus, build};
 use electret::train::export::{Which, export};
 use electret::train::heldout::{Replacement, score};
-use electret::train::objective::{Kind, Objective};
-use electret::train::optimizer::Adam;
-use electret::train::trainer::{Pace, Run};
+use electret::train::run::Run;
+use electret::train::trainer::Pace;
 use electret::train::weights::Weights;
+use toml::{Table, Value};
 
 use super::{ModelFile, Output};
 
@@ -60,43 +62,55 @@ struct CorpusBuild {
     output: Output,
 }
 
-/// Pre-train an ELECTRA; a run that is there already goes on where it stopped.
+/// Pre-train an ELECTRA; a run that is there already goes on where it stopped. Ctrl-C saves and leaves.
 ///
-/// Example: electret pretrain corpus/ -o run/ --preset tiny --steps 20000
+/// A preset's values stand under those of --config, and these under the other options; what came of it is kept in
+/// the run's folder as run.toml, beside checkpoints, curve.tsv, TensorBoard's events and report.html.
+///
+/// Example: electret pretrain corpus/ -o run/ --preset tiny --steps 20000 --set generator.sharing=gdes
 #[derive(Args)]
 pub struct Pretrain {
     /// A folder that `corpus build` wrote.
     corpus: PathBuf,
-    /// The run's folder: settings, checkpoints, curve.
+    /// The run's folder.
     #[arg(short, long)]
     out: PathBuf,
+    /// Settings as a run.toml has them; those that are missing are the preset's.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// tiny, small, base or large.
-    #[arg(long, default_value = "tiny")]
-    preset: String,
-    /// electra, or mlm for BERT's objective on the same encoder.
-    #[arg(long, value_enum, default_value = "electra")]
-    objective: Objectives,
-    /// A run whose encoder this one starts from.
     #[arg(long)]
+    preset: Option<String>,
+    /// What is learnt: electra, or one that the paper compares it with.
+    #[arg(long, value_enum)]
+    objective: Option<Objectives>,
+    /// A run whose encoder this one starts from.
+    #[arg(long, value_name = "RUN")]
     init_from: Option<PathBuf>,
     /// Steps of the whole schedule.
-    #[arg(long, default_value_t = 20_000)]
-    steps: usize,
+    #[arg(long)]
+    steps: Option<i64>,
     /// Examples a step.
-    #[arg(long, default_value_t = 16)]
-    batch_size: usize,
+    #[arg(long)]
+    batch_size: Option<i64>,
+    /// Examples that go through the networks together, where the whole batch does not fit.
+    #[arg(long)]
+    micro_batch: Option<i64>,
     /// Peak learning rate.
-    #[arg(long, default_value_t = 5e-4)]
-    learning_rate: f64,
+    #[arg(long)]
+    learning_rate: Option<f64>,
     /// Steps of linear warm-up.
-    #[arg(long, default_value_t = 1000)]
-    warmup_steps: usize,
+    #[arg(long)]
+    warmup_steps: Option<i64>,
     /// Probability of dropping an activation.
-    #[arg(long, default_value_t = 0.1)]
-    dropout: f64,
+    #[arg(long)]
+    dropout: Option<f64>,
     /// Seed of weights, order, masks and samples.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    #[arg(long)]
+    seed: Option<i64>,
+    /// Any other setting by its name in run.toml, such as objective.mask_prob=0.25 or adam.schedule=linear.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Where the arithmetic is done.
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
@@ -113,7 +127,16 @@ pub struct Pretrain {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Objectives {
+    /// The generator fills masks, the discriminator judges every token.
     Electra,
+    /// The same, judging the chosen tokens alone.
+    #[value(name = "electra-15")]
+    Electra15,
+    /// Predicting the words that the generator replaced.
+    ReplaceMlm,
+    /// Predicting every word of such a text.
+    AllTokensMlm,
+    /// BERT's objective on the same encoder.
     Mlm,
 }
 
@@ -199,32 +222,27 @@ impl CorpusVerb {
 
 impl Pretrain {
     pub fn run(&self) -> Result<()> {
+        // A run that is there says itself what it is; whatever else is asked for is compared with that.
+        let own = Some(self.out.join("run.toml")).filter(|path| path.exists());
+        let run =
+            Run::assemble(self.config.as_ref().or(own.as_ref()).map(PathBuf::as_path), self.overrides()?)?;
         let corpus = Corpus::open(&self.corpus)?;
-        let kind = match self.objective {
-            Objectives::Electra => Kind::Electra,
-            Objectives::Mlm => Kind::Mlm,
-        };
-        let run = Run {
-            preset: self.preset.clone(),
-            steps: self.steps,
-            batch_size: self.batch_size,
-            dropout: self.dropout,
-            seed: self.seed,
-            init_from: self.init_from.clone(),
-            objective: Objective { kind, ..Objective::default() },
-            adam: Adam {
-                learning_rate: self.learning_rate,
-                warmup_steps: self.warmup_steps,
-                ..Adam::default()
-            },
-        };
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&interrupted);
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("saving after this step; once more to leave without");
+        })?;
         let pace = Pace {
             report_every: self.report_every.max(1),
             checkpoint_every: self.checkpoint_every.max(1),
             stop_at: self.stop_at,
+            interrupted: &interrupted,
         };
         let (corpus, out) = (&corpus, self.out.as_path());
-        match self.device {
+        let step = match self.device {
             Device::Cpu => run.train::<Autodiff<Flex>>(corpus, out, pace, &Default::default()),
             #[cfg(feature = "tch")]
             Device::Tch => run.train::<Autodiff<LibTorch>>(corpus, out, pace, &LibTorchDevice::Cpu),
@@ -232,6 +250,52 @@ impl Pretrain {
             Device::TchCuda => run.train::<Autodiff<LibTorch>>(corpus, out, pace, &LibTorchDevice::Cuda(0)),
             #[cfg(feature = "wgpu")]
             Device::Wgpu => run.train::<Autodiff<Wgpu>>(corpus, out, pace, &Default::default()),
+        }?;
+        say!("{}: step {step} of {}", out.display(), run.steps);
+        Ok(())
+    }
+
+    /// What the command line says, as a run.toml would.
+    fn overrides(&self) -> Result<Table> {
+        let mut table = Table::new();
+        let kind = self.objective.and_then(|kind| Some(kind.to_possible_value()?.get_name().to_owned()));
+        let init_from = self.init_from.as_ref().map(|path| path.display().to_string());
+        for (key, value) in [
+            ("preset", self.preset.clone().map(Value::String)),
+            ("objective.kind", kind.map(Value::String)),
+            ("init_from", init_from.map(Value::String)),
+            ("steps", self.steps.map(Value::Integer)),
+            ("batch_size", self.batch_size.map(Value::Integer)),
+            ("micro_batch", self.micro_batch.map(Value::Integer)),
+            ("adam.learning_rate", self.learning_rate.map(Value::Float)),
+            ("adam.warmup_steps", self.warmup_steps.map(Value::Integer)),
+            ("dropout", self.dropout.map(Value::Float)),
+            ("seed", self.seed.map(Value::Integer)),
+        ] {
+            if let Some(value) = value {
+                put(&mut table, key, value);
+            }
+        }
+        for setting in &self.set {
+            let (key, value) =
+                setting.split_once('=').with_context(|| format!("--set {setting}: KEY=VALUE"))?;
+            // A bare word is a string, as in generator.sharing=gdes.
+            let value = value.parse().unwrap_or_else(|_| Value::String(value.to_owned()));
+            put(&mut table, key, value);
+        }
+        Ok(table)
+    }
+}
+
+/// Puts a value under a dotted key.
+fn put(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => drop(table.insert(key.to_owned(), value)),
+        Some((group, rest)) => {
+            let group = table.entry(group).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(group) = group {
+                put(group, rest, value);
+            }
         }
     }
 }

@@ -1,0 +1,227 @@
+//! What a run has reached so far: `curve.tsv`, one line of means every few steps, and what TensorBoard and the
+//! report show of it.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::{Tensor, backend::Backend};
+
+use super::masked::Masked;
+use super::objective::Judged;
+use super::optimizer::scalar;
+use super::tensorboard::Events;
+use crate::evaluate::roc_auc;
+
+/// Tokens whose judgement is remembered for the curve's areas and shares, and for the report's sentences.
+const REMEMBERED: usize = 1 << 16;
+
+/// The columns of `curve.tsv`, in the order of [`Row`]'s fields.
+pub const COLUMNS: [&str; 10] = [
+    "step",
+    "mlm_loss",
+    "disc_loss",
+    "generator_accuracy",
+    "rtd_auc",
+    "rtd_precision",
+    "rtd_recall",
+    "gradient_norm",
+    "learning_rate",
+    "tokens_per_second",
+];
+
+/// One line of the curve: means since the line before. What an objective has not is NaN.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Steps done.
+    pub step: usize,
+    /// The values under [`COLUMNS`] after the first.
+    pub values: [f64; 9],
+}
+
+/// What one part of a step leaves behind, still on its device.
+#[derive(Debug)]
+pub struct Observed<B: Backend> {
+    /// What was drawn.
+    pub part: Masked,
+    /// Its share of the mean cross-entropy at the chosen positions.
+    pub mlm_loss: Tensor<B, 1>,
+    /// Its share of the chosen positions where the sample is the original.
+    pub generator_accuracy: Tensor<B, 1>,
+    /// What the discriminator said.
+    pub discriminator: Option<Judged<B>>,
+}
+
+/// The curve of a run, being drawn.
+pub struct Curve<B: Backend> {
+    file: std::fs::File,
+    events: Events,
+    since: Instant,
+    steps: usize,
+    tokens: usize,
+    sums: [Option<Tensor<B, 1>>; 3],
+    norm: Option<Tensor<B, 1>>,
+    remembered: VecDeque<(Masked, Judged<B>)>,
+}
+
+/// One judged token on the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    /// What stood there.
+    pub original: u32,
+    /// What the discriminator read.
+    pub read: u32,
+    /// Its logit that the token was replaced.
+    pub logit: f32,
+}
+
+impl<B: Backend> Curve<B> {
+    /// Opens the curve of a folder, without the lines after `step`, which a resumed run writes again.
+    pub fn open(folder: &Path, step: usize) -> Result<Self> {
+        let path = folder.join("curve.tsv");
+        let old = if path.exists() { rows(folder)? } else { Vec::new() };
+        let mut file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
+        writeln!(file, "{}", COLUMNS.join("\t"))?;
+        for row in old.iter().filter(|row| row.step <= step) {
+            write_row(&mut file, row)?;
+        }
+        Ok(Self {
+            file,
+            events: Events::create(folder, step)?,
+            since: Instant::now(),
+            steps: 0,
+            tokens: 0,
+            sums: [None, None, None],
+            norm: None,
+            remembered: VecDeque::new(),
+        })
+    }
+
+    /// Takes in a step: its parts, and its gradient's norm.
+    pub fn add(&mut self, parts: Vec<Observed<B>>, norm: Tensor<B, 1>) {
+        if self.steps == 0 {
+            self.remembered.clear();
+        }
+        self.steps += 1;
+        self.norm = Some(norm);
+        for Observed { part, mlm_loss, generator_accuracy, discriminator } in parts {
+            self.tokens += part.tokens();
+            let disc_loss = discriminator.as_ref().map(|judged| judged.loss.clone());
+            for (sum, value) in
+                self.sums.iter_mut().zip([Some(mlm_loss), disc_loss, Some(generator_accuracy)])
+            {
+                *sum = match (sum.take(), value) {
+                    (Some(sum), Some(value)) => Some(sum + value),
+                    (sum, value) => sum.or(value),
+                };
+            }
+            if let Some(judged) = discriminator.filter(|judged| judged.logits.is_some()) {
+                self.remembered.push_back((part, judged));
+            }
+        }
+        let held = |parts: &VecDeque<(Masked, Judged<B>)>| {
+            parts.iter().map(|(part, _)| part.tokens()).sum::<usize>()
+        };
+        while self.remembered.len() > 1 && held(&self.remembered) > REMEMBERED {
+            self.remembered.pop_front();
+        }
+    }
+
+    /// Writes a line of means over the steps since the last one.
+    ///
+    /// # Errors
+    /// A gradient that is no longer finite, with what to do; what a disk says.
+    pub fn report(&mut self, step: usize, learning_rate: f64) -> Result<Row> {
+        let steps = self.steps as f64;
+        let [mlm, disc, accuracy] =
+            self.sums.each_mut().map(|sum| sum.take().map_or(f64::NAN, |sum| f64::from(scalar(sum)) / steps));
+        let norm = self.norm.take().map_or(f64::NAN, |norm| f64::from(scalar(norm)));
+        ensure!(
+            norm.is_finite(),
+            "step {step}: the gradient is no longer finite; the last checkpoint is from before. Lower \
+             adam.learning_rate, or warm up longer, and start again in another folder with --init-from"
+        );
+        let verdicts = self.verdicts(usize::MAX)?.concat();
+        let logits: Vec<f32> = verdicts.iter().map(|verdict| verdict.logit).collect();
+        let replaced: Vec<bool> = verdicts.iter().map(|verdict| verdict.original != verdict.read).collect();
+        let suspected = logits.iter().filter(|&&logit| logit > 0.0).count() as f64;
+        let found =
+            logits.iter().zip(&replaced).filter(|(logit, replaced)| **logit > 0.0 && **replaced).count();
+        let all = replaced.iter().filter(|&&replaced| replaced).count() as f64;
+        let row = Row {
+            step,
+            values: [
+                mlm,
+                disc,
+                accuracy,
+                roc_auc(&logits, &replaced).unwrap_or(f64::NAN),
+                found as f64 / suspected,
+                found as f64 / all,
+                norm,
+                learning_rate,
+                self.tokens as f64 / self.since.elapsed().as_secs_f64(),
+            ],
+        };
+        write_row(&mut self.file, &row)?;
+        self.events.add(&row)?;
+        (self.steps, self.tokens, self.since) = (0, 0, Instant::now());
+        Ok(row)
+    }
+
+    /// The judged sentences since the last line but one, newest parts first, at most so many.
+    pub fn verdicts(&self, sentences: usize) -> Result<Vec<Vec<Verdict>>> {
+        let mut found = Vec::new();
+        for (part, judged) in self.remembered.iter().rev() {
+            let Some(logits) = &judged.logits else { continue };
+            let logits = host(logits.clone())?;
+            let read = judged.corrupted.clone().into_data().iter::<i64>().collect::<Vec<_>>();
+            for row in part.rows() {
+                if found.len() == sentences {
+                    return Ok(found);
+                }
+                let verdict = |at: usize| Verdict {
+                    original: part.original(at),
+                    read: read[at] as u32,
+                    logit: logits[at],
+                };
+                found.push(row.map(verdict).collect());
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A vector's values on the host.
+fn host<B: Backend>(tensor: Tensor<B, 1>) -> Result<Vec<f32>> {
+    tensor.into_data().to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))
+}
+
+fn write_row(file: &mut std::fs::File, row: &Row) -> Result<()> {
+    write!(file, "{}", row.step)?;
+    for value in row.values {
+        write!(file, "\t{value:.6}")?;
+    }
+    writeln!(file)?;
+    Ok(())
+}
+
+/// The lines of a run's `curve.tsv`.
+///
+/// # Errors
+/// A line that has other columns, by its number.
+pub fn rows(folder: &Path) -> Result<Vec<Row>> {
+    let path = folder.join("curve.tsv");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let parse = |(index, line): (usize, &str)| {
+        let mut fields = line.split('\t');
+        let step = fields.next().and_then(|field| field.parse().ok());
+        let values: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
+        let row = step.zip(values.try_into().ok()).map(|(step, values)| Row { step, values });
+        row.with_context(|| format!("{}: line {} is no line of a curve", path.display(), index + 1))
+    };
+    // What a crash left of the last line is not a line yet.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().enumerate().skip(1).map(parse).collect()
+}

@@ -1,0 +1,253 @@
+//! Everything that decides a run, in one TOML file that is kept beside it.
+//!
+//! A preset gives every value, a file changes some, the command line has the last word. What a folder's
+//! `run.toml` says is what its weights were trained with: going on with anything else is refused.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use super::corpus::Corpus;
+use super::objective::{Kind, Objective};
+use super::optimizer::Adam;
+use crate::ElectraConfig;
+use crate::import::write_atomically;
+
+/// The settings of a run. Defaults are the recipe's (google-research/electra, `configure_pretraining.py`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// `tiny`, `small`, `base` or `large`: the discriminator's shape.
+    pub preset: String,
+    /// Steps of the whole schedule.
+    pub steps: usize,
+    /// Examples a step.
+    pub batch_size: usize,
+    /// Examples that go through the networks together; gradients of the batch's parts are summed. Without it the
+    /// whole batch. It decides dropout's draws, so it belongs to the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// Probability of dropping an activation.
+    pub dropout: f64,
+    /// Seed of initial weights, order, masks, samples and dropout.
+    pub seed: u64,
+    /// A run whose newest encoder this one starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
+    /// What is learnt, loss weights and mask share.
+    pub objective: Objective,
+    /// The network that fills the masks.
+    pub generator: Generator,
+    /// Optimiser and schedule.
+    pub adam: Adam,
+}
+
+/// The generator, which objective `mlm` has none of.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generator {
+    /// Its hidden size as a share of the discriminator's: 1/4, for BASE 1/3 (paper §3.2: 1/4 to 1/2 is best).
+    pub size: f64,
+    /// What it has in common with the discriminator.
+    pub sharing: Sharing,
+}
+
+/// What generator and discriminator have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// Word, position and segment embeddings and their LayerNorm: the recipe.
+    Embeddings,
+    /// The same, but the discriminator's gradient does not reach the word embeddings: it learns a difference of
+    /// its own on top (gradient-disentangled embedding sharing, DeBERTaV3 §3.2).
+    Gdes,
+    /// The whole encoder, for a generator of size 1.
+    All,
+    /// Nothing.
+    None,
+}
+
+impl Run {
+    /// The recipe of a preset for one of the objectives.
+    pub fn preset(name: &str, kind: Kind) -> Result<Self> {
+        let (steps, batch_size, learning_rate, warmup_steps, mask_prob) = match name {
+            "tiny" => (20_000, 16, 5e-4, 1_000, 0.15),
+            "small" => (1_000_000, 128, 5e-4, 10_000, 0.15),
+            "base" => (766_000, 256, 2e-4, 10_000, 0.15),
+            "large" => (400_000, 2048, 2e-4, 10_000, 0.25),
+            _ => bail!("preset {name:?}: tiny, small, base or large"),
+        };
+        Ok(Self {
+            preset: name.to_owned(),
+            steps,
+            batch_size,
+            micro_batch: None,
+            dropout: 0.1,
+            seed: 1,
+            init_from: None,
+            objective: Objective { mask_prob, ..Objective::of(kind) },
+            generator: Generator {
+                size: if name == "base" { 1.0 / 3.0 } else { 0.25 },
+                sharing: Sharing::Embeddings,
+            },
+            adam: Adam { learning_rate, warmup_steps, ..Adam::default() },
+        })
+    }
+
+    /// A preset's values under those of a TOML file under `overrides`, in which `preset` and `objective.kind` may
+    /// stand too.
+    ///
+    /// # Errors
+    /// An unknown key or a value out of range, by name.
+    pub fn assemble(file: Option<&Path>, overrides: Table) -> Result<Self> {
+        let given = match file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+                text.parse::<Table>().with_context(|| path.display().to_string())?
+            }
+            None => Table::new(),
+        };
+        let mut asked = given;
+        overlay(&mut asked, overrides);
+        let preset = asked.get("preset").and_then(Value::as_str).unwrap_or("tiny");
+        let kind = match asked.get("objective").and_then(|objective| objective.get("kind")) {
+            Some(kind) => kind.clone().try_into().context("objective.kind")?,
+            None => Kind::Electra,
+        };
+        let mut table = Table::try_from(Self::preset(preset, kind)?)?;
+        overlay(&mut table, asked);
+        let run: Self = table.try_into().context("the run's settings")?;
+        run.check()?;
+        Ok(run)
+    }
+
+    /// Reads a run's `run.toml`.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("run.toml");
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            format!("{}: no run here; start one with `electret pretrain`", path.display())
+        })?;
+        toml::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// Writes `run.toml`, or checks that the folder's own says the same.
+    pub fn claim(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let path = folder.join("run.toml");
+        if !path.exists() {
+            write_atomically(&path, toml::to_string(self)?.as_bytes())
+                .with_context(|| path.display().to_string())?;
+            return Ok(());
+        }
+        let theirs = Table::try_from(Self::open(folder)?)?;
+        let differences = differences("", &theirs, &Table::try_from(self)?);
+        ensure!(
+            differences.is_empty(),
+            "{}: this run was started with other settings ({}); use those or another folder",
+            path.display(),
+            differences.join("; ")
+        );
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let share = |name: &str, value: f64, most: f64| {
+            ensure!((0.0..most).contains(&value), "{name} = {value}: 0 or more, and below {most}");
+            Ok(())
+        };
+        ensure!(self.steps > 0, "steps = 0: at least 1");
+        ensure!(self.batch_size > 0, "batch_size = 0: at least 1");
+        ensure!(
+            self.batch_size.is_multiple_of(self.micro()) && self.micro() > 0,
+            "micro_batch = {}: it must divide batch_size = {}",
+            self.micro(),
+            self.batch_size
+        );
+        share("dropout", self.dropout, 1.0)?;
+        share("objective.mask_prob", self.objective.mask_prob, 1.0)?;
+        share("adam.beta_1", self.adam.beta_1, 1.0)?;
+        share("adam.beta_2", self.adam.beta_2, 1.0)?;
+        for (name, value) in [
+            ("adam.learning_rate", self.adam.learning_rate),
+            ("adam.clip_norm", self.adam.clip_norm),
+            ("adam.epsilon", self.adam.epsilon),
+            ("generator.size", self.generator.size),
+        ] {
+            ensure!(value > 0.0 && value.is_finite(), "{name} = {value}: more than 0, and finite");
+        }
+        ensure!(
+            self.objective.kind != Kind::Mlm || self.generator.sharing == Sharing::Embeddings,
+            "generator.sharing: objective mlm has no generator to share with"
+        );
+        ensure!(
+            self.generator.sharing != Sharing::All || self.generator.size == 1.0,
+            "generator.size = {}: to share all weights (generator.sharing = \"all\") it must be 1.0",
+            self.generator.size
+        );
+        Ok(())
+    }
+
+    /// Examples that go through the networks together.
+    pub fn micro(&self) -> usize {
+        self.micro_batch.unwrap_or(self.batch_size)
+    }
+
+    /// The discriminator's shape with the corpus's vocabulary.
+    pub fn config(&self, corpus: &Corpus) -> Result<ElectraConfig> {
+        let preset = ElectraConfig::preset(&self.preset)
+            .with_context(|| format!("preset {:?}: tiny, small, base or large", self.preset))?;
+        let config = ElectraConfig { vocab_size: corpus.manifest.vocab_size, ..preset };
+        ensure!(
+            corpus.manifest.sequence <= config.max_position_embeddings,
+            "the corpus has examples of {} tokens, the preset {} takes {}",
+            corpus.manifest.sequence,
+            self.preset,
+            config.max_position_embeddings
+        );
+        Ok(config)
+    }
+
+    /// The generator's shape beside that discriminator: as deep, heads 64 wide, a feed-forward layer of four times
+    /// its width (`run_pretraining.get_generator_config`).
+    pub fn generator_config(&self, discriminator: &ElectraConfig) -> ElectraConfig {
+        let hidden_size = ((discriminator.hidden_size as f64 * self.generator.size).round() as usize).max(1);
+        let heads = (1..=(hidden_size / 64).max(1)).rev().find(|&heads| hidden_size.is_multiple_of(heads));
+        ElectraConfig {
+            hidden_size,
+            num_attention_heads: heads.unwrap_or(1),
+            intermediate_size: hidden_size * 4,
+            ..*discriminator
+        }
+    }
+}
+
+/// Puts the values of `over` in the place of those of `under`, table by table.
+fn overlay(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => overlay(under, over),
+            (_, value) => drop(under.insert(key, value)),
+        }
+    }
+}
+
+/// The keys at which two tables differ, with both values.
+fn differences(prefix: &str, theirs: &Table, ours: &Table) -> Vec<String> {
+    let keys: std::collections::BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
+    let mut found = Vec::new();
+    for key in keys {
+        let say = |value: Option<&Value>| value.map_or_else(|| "not set".to_owned(), Value::to_string);
+        match (theirs.get(key), ours.get(key)) {
+            (Some(Value::Table(theirs)), Some(Value::Table(ours))) => {
+                found.extend(differences(&format!("{key}."), theirs, ours));
+            }
+            (theirs, ours) if theirs != ours => {
+                found.push(format!("{prefix}{key}: {} there, {} now", say(theirs), say(ours)));
+            }
+            _ => {}
+        }
+    }
+    found
+}
