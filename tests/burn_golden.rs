@@ -7,6 +7,7 @@ mod common;
 use burn::backend::Autodiff;
 use burn::tensor::{Int, Tensor, TensorData};
 use common::golden::Golden;
+use electret::HeadKind;
 use electret::train::model::{Batch, Embeddings, Network};
 use electret::train::objective::{binary_cross_entropy, cross_entropy, ids, vector};
 use electret::train::optimizer::{gradients, scalar};
@@ -22,7 +23,7 @@ type B = Autodiff<burn::backend::Wgpu>;
 const TOLERANCE: f32 = if cfg!(feature = "wgpu") { 2e-3 } else { 1e-4 };
 
 /// Runs a head's loss over the golden batch and compares the loss and every gradient.
-fn check(head: &str, loss: impl Fn(&Network<'_, B>, Tensor<B, 2>, &Golden) -> Tensor<B, 1>) {
+fn check(head: &str, loss: impl Fn(&Network<'_, B>, Tensor<B, 2>, &Batch<B>, &Golden) -> Tensor<B, 1>) {
     let golden = Golden::open();
     let device = Default::default();
     let weights = Weights::<B>::from_tensors(&golden.weights(Some(head)), &device).unwrap().require_grad();
@@ -49,7 +50,7 @@ fn check(head: &str, loss: impl Fn(&Network<'_, B>, Tensor<B, 2>, &Golden) -> Te
         let expected = golden.expected(&format!("hidden_states.{layer}"));
         common::assert_close(found.iter(), expected.iter(), 1e-5);
     }
-    let loss = loss(&network, states.last().unwrap().clone(), &golden);
+    let loss = loss(&network, states.last().unwrap().clone(), &batch, &golden);
     golden.assert_loss(head, scalar(loss.clone()).into());
 
     let found = gradients(&weights, &loss.backward()).to_tensors().unwrap();
@@ -90,7 +91,7 @@ fn select(x: Tensor<B, 2>, rows: Vec<i32>) -> Tensor<B, 2> {
 
 #[test]
 fn replaced_token_detection() {
-    check("pretraining", |network, hidden, golden| {
+    check("pretraining", |network, hidden, _, golden| {
         let labels = golden.input("labels.rtd").iter().map(|&label| label as f32).collect();
         let real: Vec<f32> = golden.input("attention_mask").iter().map(|&mask| mask as f32).collect();
         let count: f32 = real.iter().sum();
@@ -102,7 +103,7 @@ fn replaced_token_detection() {
 
 #[test]
 fn masked_language_model() {
-    check("mlm", |network, hidden, golden| {
+    check("mlm", |network, hidden, _, golden| {
         let (rows, targets) = classes(golden, "labels.mlm");
         let logits = network.language_head("generator", select(hidden.clone(), rows));
         cross_entropy(logits, ids(targets, &hidden.device()))
@@ -111,28 +112,26 @@ fn masked_language_model() {
 
 #[test]
 fn sequence_classification() {
-    check("seqcls", |network, hidden, golden| {
+    check("seqcls", |network, hidden, batch, golden| {
         let (_, targets) = classes(golden, "labels.cls");
-        let first = select(hidden.clone(), vec![0, 12, 24]);
-        cross_entropy(network.classification_head(first), ids(targets, &hidden.device()))
+        let logits = network.task_head(HeadKind::Classify, hidden.clone(), batch);
+        cross_entropy(logits, ids(targets, &hidden.device()))
     });
 }
 
 #[test]
 fn token_classification() {
-    check("tokcls", |network, hidden, golden| {
+    check("tokcls", |network, hidden, batch, golden| {
         let (rows, targets) = classes(golden, "labels.tok");
-        cross_entropy(
-            network.linear("classifier", select(hidden.clone(), rows)),
-            ids(targets, &hidden.device()),
-        )
+        let logits = network.task_head(HeadKind::Tag, hidden.clone(), batch);
+        cross_entropy(select(logits, rows), ids(targets, &hidden.device()))
     });
 }
 
 #[test]
 fn question_answering() {
-    check("qa", |network, hidden, golden| {
-        let logits = network.linear("qa_outputs", hidden.clone()).reshape([3, 12, 2]);
+    check("qa", |network, hidden, batch, golden| {
+        let logits = network.task_head(HeadKind::Answer, hidden.clone(), batch).reshape([3, 12, 2]);
         let mut losses = Vec::new();
         for (column, name) in ["start", "end"].into_iter().enumerate() {
             let logits = logits.clone().slice([0..3, 0..12, column..column + 1]).squeeze_dim::<2>(2);

@@ -9,8 +9,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use burn::backend::{Autodiff, Flex};
+use burn::tensor::{Int, Tensor};
 use electret::evaluate::roc_auc;
-use electret::import::Checkpoint;
+use electret::import::{Checkpoint, Tensors};
 use electret::quantize::quantize;
 use electret::train::checkpoint::newest_weights;
 use electret::train::corpus::{BuildOptions, Corpus, build};
@@ -19,7 +20,7 @@ use electret::train::export::{Which, export};
 use electret::train::objective::Kind;
 use electret::train::optimizer::Adam;
 use electret::train::run::{Generator, Run, Sharing};
-use electret::train::trainer::Pace;
+use electret::train::trainer::{Order, Pace};
 use electret::weights::AlignedBytes;
 use electret::{HeadKind, Model, Plan, Session};
 use rand::{Rng, SeedableRng};
@@ -178,6 +179,46 @@ fn a_batch_in_parts_has_the_gradient_of_the_whole() {
             assert!((a - b).abs() <= 2e-4 * a.abs(), "step {}: {name} {a} and {b}", whole.step);
         }
     }
+}
+
+/// A hundred steps, with all that was drawn for them, for `tests/pytorch/pretraining.py` to do again.
+#[test]
+fn a_hundred_steps_to_compare_with_pytorch() {
+    let Some(out) = std::env::var_os("ELECTRET_PYTORCH").map(PathBuf::from) else {
+        println!("SKIPPED: ELECTRET_PYTORCH names no folder; see tests/pytorch/pretraining.py");
+        return;
+    };
+    let corpus = match std::env::var_os("ELECTRET_CORPUS") {
+        Some(corpus) => PathBuf::from(corpus),
+        None => corpus("pytorch-corpus"),
+    };
+    let preset = std::env::var("ELECTRET_PRESET").unwrap_or("tiny".to_owned());
+    let recipe = Run::preset(&preset, Kind::Electra).unwrap();
+    let adam = Adam { warmup_steps: 10, ..recipe.adam };
+    let run = Run { steps: 100, batch_size: 8, dropout: 0.0, adam, ..recipe };
+    let _ = std::fs::remove_dir_all(&out);
+    train(&run, &corpus, &out, Some(0)).unwrap();
+    newest_weights(&out).unwrap().1.write(&out.join("initial.safetensors")).unwrap();
+    let opened = Corpus::open(&corpus).unwrap();
+    let (mut order, mut drawn) = (Order::new(opened.train.len(), run.seed), Tensors::default());
+    let device = Default::default();
+    for step in 0..run.steps {
+        let part = run.draw(&opened, &mut order, step).remove(0);
+        let batch = part.batch::<Flex>(part.masked(&device), &device);
+        let [size, sequence] = batch.input_ids.dims();
+        let mut keep = |name: &str, shape: &[usize], values: Vec<f32>| {
+            drawn.insert(&format!("{step:03}.{name}"), shape, values);
+        };
+        let ints = |ids: Tensor<Flex, 1, Int>| ids.into_data().iter::<i64>().map(|id| id as f32).collect();
+        keep("original", &[size, sequence], ints(part.originals(&device)));
+        keep("masked", &[size, sequence], ints(part.masked(&device)));
+        keep("types", &[size, sequence], ints(batch.token_type_ids.flatten(0, 1)));
+        keep("padding", &[size, sequence], ints(batch.padding.int().flatten(0, 1)));
+        keep("chosen", &[part.chosen()], ints(part.positions(&device)));
+        keep("uniform", &[part.chosen()], part.uniform::<Flex>(&device).into_data().to_vec().unwrap());
+    }
+    drawn.write(&out.join("drawn.safetensors")).unwrap();
+    train(&run, &corpus, &out, None).unwrap();
 }
 
 #[test]

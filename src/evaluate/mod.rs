@@ -1,10 +1,12 @@
 //! Labelled examples, and how well a model answers them.
 
 mod labelled;
+mod reader;
 mod score;
 
 pub use labelled::{Example, LabelNames, Labelled, LabelledError, Truth};
-pub use score::{Metric, score};
+pub use reader::{Reader, ReferenceReader, TextReader};
+pub use score::{Answers, Difference, Metric, score};
 
 /// Area under the ROC curve: the probability that a positive scores higher than a negative, ties
 /// counting half. `None` without both a positive and a negative.

@@ -1,12 +1,17 @@
-//! One harness for every task: a session answers the examples of a [`Labelled`] file, and the task's own
-//! metrics say how well, with the interval of a bootstrap.
+//! One harness for every task and every form of a model: a [`Reader`] answers the examples of a [`Labelled`] file, and
+//! the task's own metrics say how well, with the interval of a bootstrap.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write;
 
 use super::labelled::{Example, Labelled, Truth};
+use super::reader::Reader;
 use crate::random::Random;
 use crate::tune::word_spans;
-use crate::{Error, HeadKind, Session};
+use crate::{Error, HeadKind};
+
+/// Samples that a bootstrap draws.
+const RESAMPLINGS: usize = 1000;
 
 /// A metric over all examples, and where it lies in 95 % of 1,000 resamplings of them.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -23,6 +28,22 @@ pub struct Metric {
     pub n: usize,
 }
 
+/// By how much one model is better than another on the same examples, and where that lies in 95 % of 1,000
+/// resamplings that take both models' answers together (a paired bootstrap, Koehn 2004).
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Difference {
+    /// The metric's name.
+    pub metric: &'static str,
+    /// This model's value less the other's.
+    pub difference: f64,
+    /// 2.5 % of the resamplings lie below.
+    pub low: f64,
+    /// 2.5 % lie above.
+    pub high: f64,
+    /// How likely so large a difference is without a real one: twice the share of resamplings of the other sign.
+    pub p: f64,
+}
+
 /// What was answered to one example.
 #[derive(Clone, Debug)]
 enum Answered {
@@ -32,37 +53,102 @@ enum Answered {
     Span { exact: bool, f1: f64 },
 }
 
+/// A metric's name, and its value over some answers.
+type Measure<'d> = (&'static str, Box<dyn Fn(&[&Answered]) -> f64 + 'd>);
+
+/// What a reader answered to the examples of a file.
+#[derive(Clone, Debug)]
+pub struct Answers<'d> {
+    data: &'d Labelled,
+    /// `None` for an example without a token.
+    answered: Vec<Option<Answered>>,
+}
+
 /// Answers all examples; the task's main metric comes first. Examples without a token are left out.
 ///
 /// # Errors
-/// [`Error::NoSuchHead`], and what a session says.
-pub fn score(session: &mut Session<'_, '_>, data: &Labelled) -> Result<Vec<Metric>, Error> {
-    let outside = data.labels.iter().position(|label| label == "O").unwrap_or(usize::from(u16::MAX));
-    let mut answered = Vec::new();
-    for example in &data.examples {
-        match answer(session, example, outside as u16) {
-            Ok(one) => answered.push(one),
-            Err(Error::EmptyText) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(metrics(data, &answered))
+/// [`Error::NoSuchHead`], and what a reader says.
+pub fn score(reader: &mut impl Reader, data: &Labelled) -> Result<Vec<Metric>, Error> {
+    Ok(Answers::of(reader, data)?.metrics())
 }
 
-fn answer(session: &mut Session<'_, '_>, example: &Example, outside: u16) -> Result<Answered, Error> {
-    let input = example.input();
-    Ok(match &example.truth {
-        Truth::Class(truth) => {
-            let found = largest(session.first_token_logits(HeadKind::Classify, input)?);
-            Answered::Class { truth: *truth, found }
+impl<'d> Answers<'d> {
+    /// Answers all examples.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHead`], and what a reader says.
+    pub fn of(reader: &mut impl Reader, data: &'d Labelled) -> Result<Self, Error> {
+        let outside = data.labels.iter().position(|label| label == "O").unwrap_or(usize::from(u16::MAX));
+        let one = |example| match answer(reader, data.kind, example, outside as u16) {
+            Ok(answered) => Ok(Some(answered)),
+            Err(Error::EmptyText) => Ok(None),
+            Err(error) => Err(error),
+        };
+        Ok(Self { data, answered: data.examples.iter().map(one).collect::<Result<_, _>>()? })
+    }
+
+    /// The task's metrics, its main one first.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let all: Vec<&Answered> = self.answered.iter().flatten().collect();
+        let metric = |(metric, measure): Measure<'_>| {
+            let (low, high, _) = bootstrapped(all.len(), |picked| {
+                measure(&picked.iter().map(|&index| all[index]).collect::<Vec<_>>())
+            });
+            Metric { metric, value: measure(&all), low, high, n: all.len() }
+        };
+        measures(self.data, &all).into_iter().map(metric).collect()
+    }
+
+    /// By how much these answers are better than another reader's to the same file.
+    pub fn against(&self, other: &Self) -> Vec<Difference> {
+        let pairs = self.answered.iter().zip(&other.answered);
+        let (ours, theirs): (Vec<&Answered>, Vec<&Answered>) =
+            pairs.filter_map(|(ours, theirs)| Some((ours.as_ref()?, theirs.as_ref()?))).unzip();
+        let difference = |(metric, measure): Measure<'_>| {
+            let of = |answers: &[&Answered], picked: &[usize]| {
+                measure(&picked.iter().map(|&index| answers[index]).collect::<Vec<_>>())
+            };
+            let (low, high, p) = bootstrapped(ours.len(), |picked| of(&ours, picked) - of(&theirs, picked));
+            Difference { metric, difference: measure(&ours) - measure(&theirs), low, high, p }
+        };
+        measures(self.data, &ours).into_iter().map(difference).collect()
+    }
+
+    /// The answers as GLUE takes them in: `index<TAB>prediction`, labels by their names, values to three places.
+    /// `None` for words and spans, which GLUE has not.
+    pub fn predictions(&self) -> Option<String> {
+        let mut lines = String::from("index\tprediction\n");
+        for (index, answered) in self.answered.iter().enumerate() {
+            let written = match answered {
+                Some(Answered::Class { found, .. }) => {
+                    writeln!(lines, "{index}\t{}", self.data.labels[*found])
+                }
+                Some(Answered::Value { found, .. }) => writeln!(lines, "{index}\t{found:.3}"),
+                None => writeln!(lines, "{index}\t{}", self.data.labels.first().map_or("", String::as_str)),
+                Some(Answered::Tags { .. } | Answered::Span { .. }) => return None,
+            };
+            written.expect("a string takes every line");
         }
+        Some(lines)
+    }
+}
+
+fn answer(
+    reader: &mut impl Reader,
+    head: HeadKind,
+    example: &Example,
+    outside: u16,
+) -> Result<Answered, Error> {
+    let labels = reader.label_count(head)?;
+    let read = reader.read(head, example.input())?;
+    Ok(match &example.truth {
+        Truth::Class(truth) => Answered::Class { truth: *truth, found: largest(read.logits) },
         Truth::Value(truth) => {
-            Answered::Value { truth: f64::from(*truth), found: f64::from(session.regress(input)?) }
+            let found = read.logits.first().copied().unwrap_or_default();
+            Answered::Value { truth: f64::from(*truth), found: f64::from(found) }
         }
         Truth::Tags(truth) => {
-            let labels = session.label_count(HeadKind::Tag)?;
-            let found = session.token_logits(HeadKind::Tag, input)?;
-            let mut firsts = found.tokens.iter().zip(found.logits.chunks_exact(labels)).peekable();
+            let mut firsts = read.tokens.iter().zip(read.logits.chunks_exact(labels)).peekable();
             let tag = |word: std::ops::Range<usize>| {
                 while firsts
                     .next_if(|(token, _)| token.special == 1 || (token.start as usize) < word.start)
@@ -76,7 +162,7 @@ fn answer(session: &mut Session<'_, '_>, example: &Example, outside: u16) -> Res
         }
         Truth::Answers(truth) => {
             let context = example.pair.as_deref().unwrap_or_default();
-            let found = session.answer(&example.text, context)?;
+            let found = read.best_answer().ok_or(Error::EmptyText)?;
             let found = context.get(found.start..found.end).unwrap_or_default();
             let f1 = truth.iter().map(|(_, answer)| word_f1(found, answer)).fold(0.0, f64::max);
             Answered::Span { exact: truth.iter().any(|(_, answer)| plain(answer) == plain(found)), f1 }
@@ -88,54 +174,57 @@ fn largest(logits: &[f32]) -> usize {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0)
 }
 
-fn metrics(data: &Labelled, answered: &[Answered]) -> Vec<Metric> {
-    let measured = |metric, of: &dyn Fn(&[&Answered]) -> f64| bootstrapped(metric, answered, of);
+/// The metrics of a task, its main one first.
+fn measures<'d>(data: &'d Labelled, answered: &[&Answered]) -> Vec<Measure<'d>> {
     match data.kind {
-        HeadKind::Regress => vec![measured("spearman", &spearman), measured("pearson", &pearson)],
+        HeadKind::Regress => vec![("spearman", Box::new(spearman)), ("pearson", Box::new(pearson))],
         HeadKind::Tag if data.labels.iter().any(|label| label.starts_with("B-")) => {
             let f1 = |answers: &[&Answered]| chunk_f1(answers, &data.labels);
-            vec![measured("f1", &f1), measured("accuracy", &accuracy)]
+            vec![("f1", Box::new(f1)), ("accuracy", Box::new(accuracy))]
         }
-        HeadKind::Answer => {
-            let mean = |answers: &[&Answered], of: fn(bool, f64) -> f64| {
-                let values = answers.iter().map(|answer| match answer {
-                    Answered::Span { exact, f1 } => of(*exact, *f1),
-                    _ => 0.0,
-                });
-                values.sum::<f64>() / answers.len() as f64
-            };
-            let exact = move |answers: &[&Answered]| mean(answers, |exact, _| f64::from(u8::from(exact)));
-            vec![measured("f1", &move |answers| mean(answers, |_, f1| f1)), measured("exact_match", &exact)]
-        }
+        HeadKind::Answer => vec![("f1", Box::new(span_f1)), ("exact_match", Box::new(exact_match))],
         HeadKind::Classify if data.labels.len() == 2 => {
             let rarer = rarer_class(answered);
-            let f1 = |answers: &[&Answered]| class_f1(answers, rarer);
-            vec![measured("accuracy", &accuracy), measured("f1", &f1), measured("mcc", &matthews)]
+            let f1 = move |answers: &[&Answered]| class_f1(answers, rarer);
+            vec![("accuracy", Box::new(accuracy)), ("f1", Box::new(f1)), ("mcc", Box::new(matthews))]
         }
-        _ => vec![measured("accuracy", &accuracy)],
+        _ => vec![("accuracy", Box::new(accuracy))],
     }
 }
 
-fn bootstrapped(metric: &'static str, answered: &[Answered], of: &dyn Fn(&[&Answered]) -> f64) -> Metric {
-    const RESAMPLINGS: usize = 1000;
-    let all: Vec<&Answered> = answered.iter().collect();
-    let n = all.len();
+/// A value over resamplings of `n` examples, drawn with replacement: what 2.5 % lie below, what 2.5 % lie above, and
+/// twice the share on the less frequent side of 0.
+fn bootstrapped(n: usize, value: impl Fn(&[usize]) -> f64) -> (f64, f64, f64) {
     let mut random = Random::new(0xb007);
-    let mut sample = all.clone();
+    let mut picked = vec![0; n];
     let mut values: Vec<f64> = (0..RESAMPLINGS)
         .map(|_| {
-            sample.fill_with(|| all[random.below(n)]);
-            of(&sample)
+            picked.fill_with(|| random.below(n));
+            value(&picked)
         })
         .collect();
     values.sort_by(f64::total_cmp);
-    Metric {
-        metric,
-        value: of(&all),
-        low: values[RESAMPLINGS / 40],
-        high: values[RESAMPLINGS - RESAMPLINGS / 40 - 1],
-        n,
-    }
+    let share = |of: &dyn Fn(&f64) -> bool| values.iter().filter(|value| of(value)).count() as f64;
+    let less = share(&|&value| value <= 0.0).min(share(&|&value| value >= 0.0));
+    let p = (2.0 * less / RESAMPLINGS as f64).min(1.0);
+    (values[RESAMPLINGS / 40], values[RESAMPLINGS - RESAMPLINGS / 40 - 1], p)
+}
+
+/// Mean over answers to questions.
+fn span_mean(answers: &[&Answered], of: fn(bool, f64) -> f64) -> f64 {
+    let values = answers.iter().map(|answer| match answer {
+        Answered::Span { exact, f1 } => of(*exact, *f1),
+        _ => 0.0,
+    });
+    values.sum::<f64>() / answers.len() as f64
+}
+
+fn span_f1(answers: &[&Answered]) -> f64 {
+    span_mean(answers, |_, f1| f1)
+}
+
+fn exact_match(answers: &[&Answered]) -> f64 {
+    span_mean(answers, |exact, _| f64::from(u8::from(exact)))
 }
 
 /// Share of right labels; of words, where words are labelled.
@@ -169,9 +258,8 @@ fn classes<'a>(answers: &'a [&Answered]) -> impl Iterator<Item = (usize, usize)>
     })
 }
 
-fn rarer_class(answered: &[Answered]) -> usize {
-    let all: Vec<&Answered> = answered.iter().collect();
-    let ones = classes(&all).filter(|&(truth, _)| truth == 1).count();
+fn rarer_class(answered: &[&Answered]) -> usize {
+    let ones = classes(answered).filter(|&(truth, _)| truth == 1).count();
     usize::from(2 * ones < answered.len())
 }
 

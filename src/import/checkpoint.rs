@@ -69,6 +69,28 @@ impl HeadTensors {
             labels: Vec::new(),
         }
     }
+
+    /// The head of `ElectraForSequenceClassification`: one label is a value.
+    pub fn classifier(hidden_size: usize, labels: Vec<String>) -> Self {
+        Self {
+            kind: if labels.len() == 1 { HeadKind::Regress } else { HeadKind::Classify },
+            dense: Some(("classifier.dense", hidden_size)),
+            norm: None,
+            output: Some("classifier.out_proj"),
+            labels,
+        }
+    }
+
+    /// The head of `ElectraForTokenClassification`.
+    pub fn tagger(labels: Vec<String>) -> Self {
+        Self { kind: HeadKind::Tag, dense: None, norm: None, output: Some("classifier"), labels }
+    }
+
+    /// The head of `ElectraForQuestionAnswering`.
+    pub fn answerer() -> Self {
+        let labels = vec!["start".to_owned(), "end".to_owned()];
+        Self { kind: HeadKind::Answer, dense: None, norm: None, output: Some("qa_outputs"), labels }
+    }
 }
 
 impl Checkpoint {
@@ -268,14 +290,7 @@ fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<
         heads.push(HeadTensors::generator(embedding));
     }
     if tensors.contains("classifier.out_proj.weight") {
-        let regress = labels.len() == 1;
-        heads.push(HeadTensors {
-            kind: if regress { HeadKind::Regress } else { HeadKind::Classify },
-            dense: Some(("classifier.dense", hidden)),
-            norm: None,
-            output: Some("classifier.out_proj"),
-            labels: labels.clone(),
-        });
+        heads.push(HeadTensors::classifier(hidden, labels.clone()));
     }
     if tensors.contains("classifier.weight") {
         let architecture = json.pointer("/architectures/0").and_then(Value::as_str).unwrap_or_default();
@@ -283,22 +298,10 @@ fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<
             let message = format!("{architecture} pools with tanh, which is no head of ELECTRA");
             return Err(ImportError::Config { field: "architectures", message });
         }
-        heads.push(HeadTensors {
-            kind: HeadKind::Tag,
-            dense: None,
-            norm: None,
-            output: Some("classifier"),
-            labels,
-        });
+        heads.push(HeadTensors::tagger(labels));
     }
     if tensors.contains("qa_outputs.weight") {
-        heads.push(HeadTensors {
-            kind: HeadKind::Answer,
-            dense: None,
-            norm: None,
-            output: Some("qa_outputs"),
-            labels: vec!["start".to_owned(), "end".to_owned()],
-        });
+        heads.push(HeadTensors::answerer());
     }
     Ok(heads)
 }

@@ -158,7 +158,7 @@ impl<'a> Comparison<'a> {
             }
             return Ok(());
         }
-        let rows = if matches!(head.kind, HeadKind::Classify | HeadKind::Regress) { 1 } else { tokens.len() };
+        let rows = if head.kind.answers_from_first_token() { 1 } else { tokens.len() };
         let expected = reference.logits(head, hidden.slice(ndarray::s![..rows, ..]))?;
         let logits = session.token_logits_of(head.kind, tokens)?.logits;
         for (row, logits) in expected.rows().into_iter().zip(logits.chunks_exact(head.labels.len())) {

@@ -27,10 +27,16 @@ impl Session<'_, '_> {
     /// [`Session::encode`].
     pub fn answer(&mut self, question: &str, context: &str) -> Result<Answer, Error> {
         let input = Input { text: question, pair: Some(context), truncate: true };
-        let TokenLogits { tokens, logits } = self.token_logits(HeadKind::Answer, input)?;
-        let (logits, _) = logits.as_chunks::<2>();
+        self.token_logits(HeadKind::Answer, input)?.best_answer().ok_or(Error::EmptyText)
+    }
+}
+
+impl TokenLogits<'_> {
+    /// The best answer of at most 30 tokens by an answer head's logits; none without a context.
+    pub(crate) fn best_answer(&self) -> Option<Answer> {
+        let (logits, _) = self.logits.as_chunks::<2>();
         let context =
-            || tokens.iter().zip(logits).filter(|(token, _)| token.type_id == 1 && token.special == 0);
+            || self.tokens.iter().zip(logits).filter(|(token, _)| token.type_id == 1 && token.special == 0);
         let mut best: Option<Answer> = None;
         for (index, (first, [start_logit, _])) in context().enumerate() {
             for (last, [_, end_logit]) in context().skip(index).take(MAX_ANSWER_TOKENS) {
@@ -40,6 +46,6 @@ impl Session<'_, '_> {
                 }
             }
         }
-        best.ok_or(Error::EmptyText)
+        best
     }
 }

@@ -9,7 +9,7 @@ use burn::tensor::{
 };
 
 use super::weights::Weights;
-use crate::ElectraConfig;
+use crate::{ElectraConfig, HeadKind};
 
 /// A batch of padded sequences. All tensors are `[batch, sequence]`.
 #[derive(Clone, Debug)]
@@ -187,8 +187,21 @@ impl<B: Backend> Network<'_, B> {
         inner.matmul(self.words().transpose()) + bias.unsqueeze()
     }
 
-    /// Hugging Face's sequence classification head on the first token's rows `[batch, hidden]`.
-    pub fn classification_head(&self, first: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.linear("classifier.out_proj", gelu(self.linear("classifier.dense", first)))
+    /// Logits of a task's head as `transformers` has it, from the last hidden states `[batch · sequence, hidden]`:
+    /// `[batch, labels]` where it answers from the first token, else `[batch · sequence, labels]`.
+    pub fn task_head(&self, kind: HeadKind, hidden: Tensor<B, 2>, batch: &Batch<B>) -> Tensor<B, 2> {
+        let [size, sequence] = batch.input_ids.dims();
+        match kind {
+            HeadKind::Classify | HeadKind::Regress => {
+                let width = hidden.dims()[1];
+                let first = hidden.reshape([size, sequence, width]).narrow(1, 0, 1).reshape([size, width]);
+                let inner = gelu(self.linear("classifier.dense", self.drop(first)));
+                self.linear("classifier.out_proj", self.drop(inner))
+            }
+            HeadKind::Tag => self.linear("classifier", self.drop(hidden)),
+            HeadKind::Answer => self.linear("qa_outputs", hidden),
+            HeadKind::Detect => self.discriminator_head(hidden).unsqueeze_dim(1),
+            HeadKind::FillMask => self.language_head("generator", hidden),
+        }
     }
 }

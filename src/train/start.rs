@@ -8,7 +8,7 @@ use super::model::WORD_DELTA;
 use super::objective::Kind;
 use super::run::{Run, Sharing};
 use crate::ElectraConfig;
-use crate::import::Tensors;
+use crate::import::{HeadTensors, Tensors};
 
 /// Fresh weights for a run: the discriminator's encoder under `electra`, its heads, and, unless it is trained by
 /// masked language modelling alone, the generator beside it, with what the two do not share.
@@ -41,6 +41,20 @@ pub fn fresh_weights(run: &Run, config: &ElectraConfig) -> Tensors {
     start.language_head("generator", &generator);
     if !kind.detects() {
         start.language_head("electra", config);
+    }
+    start.tensors
+}
+
+/// A task's head by its tensors' names, drawn as the rest is.
+pub fn fresh_head(head: &HeadTensors, hidden: usize, seed: u64) -> Tensors {
+    let mut start = Start { tensors: Tensors::default(), random: ChaCha8Rng::seed_from_u64(seed) };
+    let mut width = hidden;
+    if let Some((name, outputs)) = head.dense {
+        start.linear(name, outputs, width);
+        width = outputs;
+    }
+    if let Some(name) = head.output {
+        start.linear(name, head.labels.len(), width);
     }
     start.tensors
 }

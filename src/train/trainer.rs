@@ -83,11 +83,12 @@ impl Run {
         self.claim(folder)?;
         let mut state = match Checkpoint::<B>::newest(folder, device)? {
             Some(checkpoint) => checkpoint,
-            None => Checkpoint {
-                step: 0,
-                weights: self.initial_weights(&shapes, corpus, device)?.require_grad(),
-                moments: Moments::default(),
-            },
+            None => {
+                let weights = self.initial_weights(&shapes, corpus, device)?.require_grad();
+                let start = Checkpoint { step: 0, weights, moments: Moments::default() };
+                start.save(folder)?;
+                start
+            }
         };
         let stop = pace.stop_at.unwrap_or(self.steps).min(self.steps);
         let bar = ProgressBar::new(self.steps as u64).with_position(state.step as u64);

@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::{Tensor, TensorData, backend::Backend};
+use burn::tensor::{
+    Tensor, TensorData,
+    backend::{AutodiffBackend, Backend},
+};
 
 use crate::import::Tensors;
 
@@ -49,6 +52,16 @@ impl<B: Backend> Weights<B> {
             matrices: self.matrices.into_iter().map(|(n, t)| (n, t.require_grad())).collect(),
             vectors: self.vectors.into_iter().map(|(n, t)| (n, t.require_grad())).collect(),
         }
+    }
+
+    /// The same tensors without what differentiation needs.
+    pub fn inner(&self) -> Weights<B::InnerBackend>
+    where
+        B: AutodiffBackend,
+    {
+        let matrices = self.matrices.iter().map(|(name, tensor)| (name.clone(), tensor.clone().inner()));
+        let vectors = self.vectors.iter().map(|(name, tensor)| (name.clone(), tensor.clone().inner()));
+        Weights { matrices: matrices.collect(), vectors: vectors.collect() }
     }
 
     /// The sums of two sets' tensors, name by name; what only one has stays.

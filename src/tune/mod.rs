@@ -43,6 +43,8 @@ mod task;
 pub use guard::{Guard, GuardPlan, Rounds, Tolerance, Verdict};
 pub use optimizer::Settings;
 pub use state::{Progress, State};
+#[cfg(feature = "train")]
+pub(crate) use task::{IGNORED, label_tokens};
 pub use task::{Target, Task, word_spans};
 
 use half::f16;
@@ -451,10 +453,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
 
 /// Rows of hidden states that a head answers from.
 fn answering_rows(kind: HeadKind, length: usize) -> usize {
-    match kind {
-        HeadKind::Classify | HeadKind::Regress => 1,
-        _ => length,
-    }
+    if kind.answers_from_first_token() { 1 } else { length }
 }
 
 /// What is trained of a model for a task.

@@ -99,11 +99,11 @@ pub enum Target<'t> {
 }
 
 /// The label of a token that teaches nothing.
-pub(super) const IGNORED: u16 = u16::MAX;
+pub(crate) const IGNORED: u16 = u16::MAX;
 
 /// Writes what `target` says of each of `tokens` into `labels`: the class or the span's ends in the first
 /// places, or one label a token.
-pub(super) fn label_tokens(
+pub(crate) fn label_tokens(
     task: &Task<'_>,
     input: Input<'_>,
     target: Target<'_>,

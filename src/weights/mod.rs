@@ -144,6 +144,11 @@ impl HeadKind {
         Self::ALL.into_iter().find(|&kind| kind as u8 == number)
     }
 
+    /// Whether it answers once a text, from the first token.
+    pub const fn answers_from_first_token(self) -> bool {
+        matches!(self, Self::Classify | Self::Regress)
+    }
+
     /// As the command and errors call it.
     pub const fn name(self) -> &'static str {
         match self {

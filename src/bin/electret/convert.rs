@@ -54,7 +54,7 @@ pub struct Verify {
 const SENTENCES: &str = include_str!("sentences.txt");
 
 /// A folder's weights, or those of an ONNX file, which `tract` then has run as a second oracle.
-fn open(source: &Path) -> Result<Checkpoint> {
+pub fn open_source(source: &Path) -> Result<Checkpoint> {
     if source.extension().is_none_or(|extension| extension != "onnx") {
         return Ok(Checkpoint::open(source)?);
     }
@@ -74,7 +74,7 @@ fn open(source: &Path) -> Result<Checkpoint> {
 
 impl Convert {
     pub fn run(&self) -> Result<()> {
-        let checkpoint = open(&self.source)?;
+        let checkpoint = open_source(&self.source)?;
         let file = quantize(&checkpoint, &self.from, &self.licence)?;
         write_atomically(&self.output_file, &file).with_context(|| self.output_file.display().to_string())?;
         let heads: Vec<&str> = checkpoint.heads.iter().map(|head| head.kind.name()).collect();
@@ -91,7 +91,7 @@ impl Verify {
     pub fn run(&self) -> Result<()> {
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;
-        let checkpoint = open(&self.against)?;
+        let checkpoint = open_source(&self.against)?;
         anyhow::ensure!(
             checkpoint.config == *model.config(),
             "{}: another shape than the model's; it was converted from something else",

@@ -13,6 +13,9 @@ mod bench;
 #[cfg(feature = "board")]
 mod board;
 mod convert;
+mod evaluate;
+#[cfg(feature = "train")]
+mod finetune;
 mod inspect;
 mod merge;
 mod plan;
@@ -52,13 +55,15 @@ enum Verb {
     Bench(bench::Bench),
     Tune(tune::Tune),
     Merge(merge::Merge),
-    Evaluate(tune::Evaluate),
+    Evaluate(evaluate::Evaluate),
     #[cfg(feature = "board")]
     Board(board::Board),
     #[cfg(feature = "train")]
     Corpus(train::CorpusVerb),
     #[cfg(feature = "train")]
     Pretrain(train::Pretrain),
+    #[cfg(feature = "train")]
+    Finetune(finetune::Finetune),
     #[cfg(feature = "train")]
     Heldout(train::Heldout),
     #[cfg(feature = "train")]
@@ -171,6 +176,8 @@ fn main() -> ExitCode {
         Verb::Corpus(verb) => verb.run(),
         #[cfg(feature = "train")]
         Verb::Pretrain(verb) => verb.run(),
+        #[cfg(feature = "train")]
+        Verb::Finetune(verb) => verb.run(),
         #[cfg(feature = "train")]
         Verb::Heldout(verb) => verb.run(),
         #[cfg(feature = "train")]

@@ -179,7 +179,7 @@ pub struct Export {
 
 /// Where the arithmetic of a run is done. Each but the first is a feature of the build.
 #[derive(Clone, Copy, ValueEnum)]
-enum Device {
+pub enum Device {
     /// The processor, by Burn itself.
     Cpu,
     /// libtorch's processor backend.

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use electret::evaluate::{LabelNames, Labelled, Metric, Truth, score};
+use electret::evaluate::{LabelNames, Labelled, Metric, Truth};
 use electret::import::write_atomically;
 use electret::tune::store::{FolderStore, Store};
-use electret::tune::{COMPUTER_BLOCK_ROWS, Settings, Step, Task, computer_plan, epoch_order};
+use electret::tune::{Settings, Step, Task, computer_plan, epoch_order};
 use electret::weights::AlignedBytes;
-use electret::{Adapter, Document, Error, Model, Plan, Session, Strategy, Tuner, kernels};
+use electret::{Adapter, Document, Error, Model, Strategy, Tuner, kernels};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{AdapterFile, ModelFile, Output};
+use super::evaluate::{answers, known_labels, tokens};
+use super::{ModelFile, Output};
 
 /// Learns a task on top of a frozen model, as a device would.
 ///
@@ -74,25 +75,6 @@ pub struct Tune {
     output: Output,
 }
 
-/// A model's score on labelled examples, with the 95 % interval of a bootstrap.
-///
-/// Example: electret evaluate --model intents.electret --data test.tsv
-#[derive(Args)]
-pub struct Evaluate {
-    #[command(flatten)]
-    model: ModelFile,
-    #[command(flatten)]
-    adapter: AdapterFile,
-    /// Examples: .tsv, .conll or SQuAD .json.
-    #[arg(long)]
-    data: PathBuf,
-    /// Longest sequence in tokens; what is longer loses its end. Without it the model's longest.
-    #[arg(long)]
-    seq: Option<usize>,
-    #[command(flatten)]
-    output: Output,
-}
-
 impl Tune {
     pub fn run(&self) -> Result<()> {
         let bytes = self.model.bytes()?;
@@ -124,7 +106,7 @@ impl Tune {
             seed: self.seed,
             ..Settings::default()
         };
-        let tokens = tokens(&model, self.seq, 128)?;
+        let tokens = tokens(model.config(), self.seq, 128)?;
         let plan = computer_plan(&model, task.kind, strategy, names.len(), tokens);
         let mut arena = AlignedBytes::zeroed(plan.bytes());
         let mut tuner = Tuner::with(model, arena.as_mut_slice(), plan, task, settings, kernels::best())?;
@@ -147,7 +129,7 @@ impl Tune {
                 continue;
             };
             let scores =
-                dev.as_ref().map(|dev| answer(model, Some(tuner.adapter()), dev, tokens)).transpose()?;
+                dev.as_ref().map(|dev| examine(model, Some(tuner.adapter()), dev, tokens)).transpose()?;
             let said =
                 scores.iter().flatten().map(|m| format!(", {} {:.4}", m.metric, m.value)).collect::<String>();
             log::info!("epoch {epoch}: loss {loss:.4}{said}");
@@ -226,26 +208,6 @@ impl Tune {
     }
 }
 
-impl Evaluate {
-    pub fn run(&self) -> Result<()> {
-        let bytes = self.model.bytes()?;
-        let model = Model::open(bytes.as_slice())?;
-        let file = self.adapter.bytes()?;
-        let adapter = file.as_ref().map(|file| Adapter::open(file.as_slice(), &model)).transpose()?;
-        let data = Labelled::read(&self.data, LabelNames::First(known_labels(&model, adapter)))?;
-        let tokens = tokens(&model, self.seq, usize::MAX)?;
-        let metrics = answer(model, adapter, &data, tokens)?;
-        if self.output.json {
-            say!("{}", json!({ "task": data.kind.name(), "metrics": metrics }));
-            return Ok(());
-        }
-        for Metric { metric, value, low, high, n } in metrics {
-            say!("{metric:12} {value:.4}  ({low:.4} to {high:.4}, {n} examples)");
-        }
-        Ok(())
-    }
-}
-
 /// A strategy as the command line gives it.
 pub fn parse_strategy(text: &str) -> Result<Strategy> {
     let wanted =
@@ -253,32 +215,13 @@ pub fn parse_strategy(text: &str) -> Result<Strategy> {
     Strategy::parse(text).with_context(|| format!("strategy {text}: {wanted}"))
 }
 
-fn answer(
+fn examine(
     model: Model<'_>,
     adapter: Option<Adapter<'_>>,
     data: &Labelled,
     tokens: usize,
 ) -> Result<Vec<Metric>> {
-    let plan = Plan::with_block_rows(model.config(), tokens, COMPUTER_BLOCK_ROWS);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
-    let session = Session::with(model, arena.as_mut_slice(), plan, kernels::best())?;
-    Ok(score(&mut session.with_adapter(adapter)?, data)?)
-}
-
-/// The labels that an adapter has, or the model's one head that has names; none without either.
-fn known_labels(model: &Model<'_>, adapter: Option<Adapter<'_>>) -> Vec<String> {
-    match adapter {
-        Some(adapter) => adapter.labels.iter().map(str::to_owned).collect(),
-        None => model.label_names().map(str::to_owned).collect(),
-    }
-}
-
-/// --seq, or what the model takes but no more than `most`.
-fn tokens(model: &Model<'_>, asked: Option<usize>, most: usize) -> Result<usize> {
-    let limit = model.config().max_position_embeddings;
-    let tokens = asked.unwrap_or(limit.min(most));
-    ensure!((4..=limit).contains(&tokens), "--seq {tokens}: this model takes 4 to {limit} tokens");
-    Ok(tokens)
+    Ok(answers(model, adapter, data, tokens)?.metrics())
 }
 
 /// One over each label's share.

@@ -1,0 +1,171 @@
+//! The tasks' metrics of a model in any form, and of two models side by side.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use electret::evaluate::{Answers, Difference, LabelNames, Labelled, Metric, ReferenceReader};
+use electret::import::{Checkpoint, write_atomically};
+use electret::tune::COMPUTER_BLOCK_ROWS;
+use electret::weights::AlignedBytes;
+use electret::{Adapter, ElectraConfig, Model, Plan, Session, kernels};
+use serde_json::json;
+
+use super::convert::open_source;
+use super::{AdapterFile, ModelFile, Output, read_model};
+
+/// A model's score on labelled examples, with the 95 % interval of a bootstrap.
+///
+/// A Hugging Face folder is examined in f32, an .electret as it runs on a device.
+///
+/// Example: electret evaluate --model intents.electret --data test.tsv --against intents-folder/
+#[derive(Args)]
+pub struct Evaluate {
+    #[command(flatten)]
+    model: ModelFile,
+    #[command(flatten)]
+    adapter: AdapterFile,
+    /// Examples: .tsv, .conll or SQuAD .json.
+    #[arg(long)]
+    data: PathBuf,
+    /// Longest sequence in tokens; what is longer loses its end. Without it the model's longest.
+    #[arg(long)]
+    seq: Option<usize>,
+    /// Another model, .electret or folder, to compare with on the same examples (paired bootstrap).
+    #[arg(long, value_name = "MODEL")]
+    against: Option<PathBuf>,
+    /// A file for the answers, as GLUE takes them in: index, prediction.
+    #[arg(long, value_name = "FILE")]
+    predictions: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Evaluate {
+    pub fn run(&self) -> Result<()> {
+        let adapter = self.adapter.bytes()?;
+        let own = Examinee::open(&self.model)?;
+        let data = Labelled::read(&self.data, LabelNames::First(own.labels(adapter.as_ref())?))?;
+        let answers = own.answers(adapter.as_ref(), &data, self.seq)?;
+        if let Some(path) = &self.predictions {
+            let lines = answers.predictions().context("--predictions: GLUE has no words or spans")?;
+            write_atomically(path, lines.as_bytes()).with_context(|| path.display().to_string())?;
+        }
+        let differences = match &self.against {
+            Some(path) => {
+                let other = Examinee::at(path)?;
+                let theirs = other.labels(None)?;
+                ensure!(
+                    data.labels.starts_with(&theirs),
+                    "{}: its labels are {}, not {}",
+                    path.display(),
+                    theirs.join(", "),
+                    data.labels.join(", ")
+                );
+                Some(answers.against(&other.answers(None, &data, self.seq)?))
+            }
+            None => None,
+        };
+        self.say(&data, &answers.metrics(), differences.as_deref())
+    }
+
+    fn say(&self, data: &Labelled, metrics: &[Metric], differences: Option<&[Difference]>) -> Result<()> {
+        if self.output.json {
+            let row = json!({ "task": data.kind.name(), "metrics": metrics, "differences": differences });
+            say!("{row}");
+            return Ok(());
+        }
+        for Metric { metric, value, low, high, n } in metrics {
+            say!("{metric:12} {value:.4}  ({low:.4} to {high:.4}, {n} examples)");
+        }
+        for Difference { metric, difference, low, high, p } in differences.unwrap_or_default() {
+            say!("{metric:12} {difference:+.4}  ({low:+.4} to {high:+.4}, p {p:.3}) against the other");
+        }
+        Ok(())
+    }
+}
+
+/// A model that is examined.
+enum Examinee {
+    Int8(AlignedBytes),
+    F32(Box<Checkpoint>),
+}
+
+impl Examinee {
+    fn open(file: &ModelFile) -> Result<Self> {
+        match &file.model {
+            Some(path) => Self::at(path),
+            None => Ok(Self::Int8(file.bytes()?)),
+        }
+    }
+
+    fn at(path: &Path) -> Result<Self> {
+        let foreign = path.is_dir() || path.extension().is_some_and(|extension| extension == "onnx");
+        if foreign { Ok(Self::F32(Box::new(open_source(path)?))) } else { Ok(Self::Int8(read_model(path)?)) }
+    }
+
+    /// The labels that an adapter has, or the model's one head that has names; none without either.
+    fn labels(&self, adapter: Option<&AlignedBytes>) -> Result<Vec<String>> {
+        match self {
+            Self::Int8(bytes) => {
+                let model = Model::open(bytes.as_slice())?;
+                Ok(known_labels(
+                    &model,
+                    adapter.map(|file| Adapter::open(file.as_slice(), &model)).transpose()?,
+                ))
+            }
+            Self::F32(checkpoint) => {
+                Ok(checkpoint.heads.first().map_or_else(Vec::new, |head| head.labels.clone()))
+            }
+        }
+    }
+
+    fn answers<'d>(
+        &self,
+        adapter: Option<&AlignedBytes>,
+        data: &'d Labelled,
+        asked: Option<usize>,
+    ) -> Result<Answers<'d>> {
+        match self {
+            Self::Int8(bytes) => {
+                let model = Model::open(bytes.as_slice())?;
+                let adapter = adapter.map(|file| Adapter::open(file.as_slice(), &model)).transpose()?;
+                answers(model, adapter, data, tokens(model.config(), asked, usize::MAX)?)
+            }
+            Self::F32(checkpoint) => {
+                ensure!(adapter.is_none(), "--adapter belongs to an .electret, not to a folder");
+                let tokens = tokens(&checkpoint.config, asked, usize::MAX)?;
+                Ok(Answers::of(&mut ReferenceReader::new(checkpoint, tokens), data)?)
+            }
+        }
+    }
+}
+
+/// What an int8 model answers to the examples of a file.
+pub fn answers<'d>(
+    model: Model<'_>,
+    adapter: Option<Adapter<'_>>,
+    data: &'d Labelled,
+    tokens: usize,
+) -> Result<Answers<'d>> {
+    let plan = Plan::with_block_rows(model.config(), tokens, COMPUTER_BLOCK_ROWS);
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let session = Session::with(model, arena.as_mut_slice(), plan, kernels::best())?;
+    Ok(Answers::of(&mut session.with_adapter(adapter)?, data)?)
+}
+
+/// The labels that an adapter has, or the model's one head that has names; none without either.
+pub fn known_labels(model: &Model<'_>, adapter: Option<Adapter<'_>>) -> Vec<String> {
+    match adapter {
+        Some(adapter) => adapter.labels.iter().map(str::to_owned).collect(),
+        None => model.label_names().map(str::to_owned).collect(),
+    }
+}
+
+/// --seq, or what the model takes but no more than `most`.
+pub fn tokens(config: &ElectraConfig, asked: Option<usize>, most: usize) -> Result<usize> {
+    let limit = config.max_position_embeddings;
+    let tokens = asked.unwrap_or(limit.min(most));
+    ensure!((4..=limit).contains(&tokens), "--seq {tokens}: this model takes 4 to {limit} tokens");
+    Ok(tokens)
+}
