@@ -19,6 +19,7 @@ use electret::train::curve::{COLUMNS, rows};
 use electret::train::export::{Which, export};
 use electret::train::objective::Kind;
 use electret::train::optimizer::Adam;
+use electret::train::ranks::Alone;
 use electret::train::run::{Generator, Run, Sharing};
 use electret::train::trainer::{Order, Pace};
 use electret::weights::AlignedBytes;
@@ -74,7 +75,8 @@ fn train(run: &Run, corpus: &Path, out: &Path, stop_at: Option<usize>) -> anyhow
     let _alone = ALONE.lock();
     let corpus = Corpus::open(corpus)?;
     let interrupted = AtomicBool::new(false);
-    let pace = Pace { report_every: 1, checkpoint_every: 3, stop_at, interrupted: &interrupted };
+    let pace =
+        Pace { report_every: 1, checkpoint_every: 3, stop_at, interrupted: &interrupted, ranks: &Alone };
     run.train::<Autodiff<Flex>>(&corpus, out, pace, &Default::default()).map(drop)
 }
 

@@ -12,6 +12,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::masked::Masked;
 use super::objective::Judged;
 use super::optimizer::scalar;
+use super::ranks::Ranks;
 use super::tensorboard::Events;
 use crate::evaluate::roc_auc;
 
@@ -56,8 +57,7 @@ pub struct Observed<B: Backend> {
 
 /// The curve of a run, being drawn.
 pub struct Curve<B: Backend> {
-    file: std::fs::File,
-    events: Events,
+    files: Option<(std::fs::File, Events)>,
     since: Instant,
     steps: usize,
     tokens: usize,
@@ -78,6 +78,19 @@ pub struct Verdict {
 }
 
 impl<B: Backend> Curve<B> {
+    /// A curve that is summed up and not written, as ranks other than the first do.
+    pub fn unwritten() -> Self {
+        Self {
+            files: None,
+            since: Instant::now(),
+            steps: 0,
+            tokens: 0,
+            sums: [None, None, None],
+            norm: None,
+            remembered: VecDeque::new(),
+        }
+    }
+
     /// Opens the curve of a folder, without the lines after `step`, which a resumed run writes again.
     pub fn open(folder: &Path, step: usize) -> Result<Self> {
         let path = folder.join("curve.tsv");
@@ -87,16 +100,7 @@ impl<B: Backend> Curve<B> {
         for row in old.iter().filter(|row| row.step <= step) {
             write_row(&mut file, row)?;
         }
-        Ok(Self {
-            file,
-            events: Events::create(folder, step)?,
-            since: Instant::now(),
-            steps: 0,
-            tokens: 0,
-            sums: [None, None, None],
-            norm: None,
-            remembered: VecDeque::new(),
-        })
+        Ok(Self { files: Some((file, Events::create(folder, step)?)), ..Self::unwritten() })
     }
 
     /// Takes in a step: its parts, and its gradient's norm.
@@ -129,14 +133,18 @@ impl<B: Backend> Curve<B> {
         }
     }
 
-    /// Writes a line of means over the steps since the last one.
+    /// Writes a line of means over the steps since the last one: of all ranks' parts, but for what is remembered, which
+    /// is the first rank's.
     ///
     /// # Errors
     /// A gradient that is no longer finite, with what to do; what a disk says.
-    pub fn report(&mut self, step: usize, learning_rate: f64) -> Result<Row> {
-        let steps = self.steps as f64;
-        let [mlm, disc, accuracy] =
-            self.sums.each_mut().map(|sum| sum.take().map_or(f64::NAN, |sum| f64::from(scalar(sum)) / steps));
+    pub fn report(&mut self, step: usize, learning_rate: f64, ranks: &dyn Ranks) -> Result<Row> {
+        let mut summed = [self.tokens as f32, 0.0, 0.0, 0.0];
+        for (value, sum) in summed[1..].iter_mut().zip(&mut self.sums) {
+            *value = sum.take().map_or(f32::NAN, scalar) / self.steps as f32;
+        }
+        ranks.sum(&mut summed);
+        let [tokens, mlm, disc, accuracy] = summed.map(f64::from);
         let norm = self.norm.take().map_or(f64::NAN, |norm| f64::from(scalar(norm)));
         ensure!(
             norm.is_finite(),
@@ -161,11 +169,13 @@ impl<B: Backend> Curve<B> {
                 found as f64 / all,
                 norm,
                 learning_rate,
-                self.tokens as f64 / self.since.elapsed().as_secs_f64(),
+                tokens / self.since.elapsed().as_secs_f64(),
             ],
         };
-        write_row(&mut self.file, &row)?;
-        self.events.add(&row)?;
+        if let Some((file, events)) = &mut self.files {
+            write_row(file, &row)?;
+            events.add(&row)?;
+        }
         (self.steps, self.tokens, self.since) = (0, 0, Instant::now());
         Ok(row)
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use burn::tensor::{
     Tensor,
     backend::{AutodiffBackend, Backend},
@@ -24,6 +24,7 @@ use super::masked::Masked;
 use super::model::{Embeddings, Network};
 use super::objective::{Counts, Judged, Pair};
 use super::optimizer::{Moments, gradients};
+use super::ranks::Ranks;
 use super::report;
 use super::run::{Run, Sharing};
 use super::start::fresh_weights;
@@ -37,7 +38,7 @@ const DRAWN_AHEAD: usize = 2;
 const REPORTED: usize = 12;
 
 /// How often a run says something, and how far it goes now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Pace<'a> {
     /// Steps between lines of the curve.
     pub report_every: usize,
@@ -47,7 +48,12 @@ pub struct Pace<'a> {
     pub stop_at: Option<usize>,
     /// Once this is true the step that is being done is the last one for now.
     pub interrupted: &'a AtomicBool,
+    /// The processes that share the run.
+    pub ranks: &'a dyn Ranks,
 }
+
+/// What a step leaves: see [`Run::step`].
+type Stepped<B> = (Vec<Observed<B>>, Tensor<B, 1>, bool);
 
 /// The shapes of a run's two networks.
 #[derive(Clone, Copy, Debug)]
@@ -79,21 +85,29 @@ impl Run {
         pace: Pace<'_>,
         device: &B::Device,
     ) -> Result<usize> {
+        let ranks = pace.ranks;
+        let (writes, parts) = (ranks.rank() == 0, self.batch_size / self.micro());
+        ensure!(
+            ranks.size() <= parts,
+            "{} ranks for {parts} parts of a batch: set micro_batch to batch_size / {} or less",
+            ranks.size(),
+            ranks.size()
+        );
         let shapes = self.shapes(corpus)?;
-        self.claim(folder)?;
-        let mut state = match Checkpoint::<B>::newest(folder, device)? {
-            Some(checkpoint) => checkpoint,
-            None => {
-                let weights = self.initial_weights(&shapes, corpus, device)?.require_grad();
-                let start = Checkpoint { step: 0, weights, moments: Moments::default() };
-                start.save(folder)?;
-                start
+        if writes {
+            self.claim(folder)?;
+            if Checkpoint::<B>::newest(folder, device)?.is_none() {
+                let weights = self.initial_weights(&shapes, corpus, device)?;
+                Checkpoint::<B> { step: 0, weights, moments: Moments::default() }.save(folder)?;
             }
-        };
+        }
+        ranks.wait();
+        let mut state = Checkpoint::<B>::newest(folder, device)?.context("the run's folder is not shared")?;
         let stop = pace.stop_at.unwrap_or(self.steps).min(self.steps);
-        let bar = ProgressBar::new(self.steps as u64).with_position(state.step as u64);
+        let bar = if writes { ProgressBar::new(self.steps as u64) } else { ProgressBar::hidden() };
+        bar.set_position(state.step as u64);
         bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_bar} {eta} {msg}")?);
-        let mut curve = Curve::open(folder, state.step)?;
+        let mut curve = if writes { Curve::open(folder, state.step)? } else { Curve::unwritten() };
         let first = state.step;
         std::thread::scope(|scope| {
             let (send, batches) = sync_channel(DRAWN_AHEAD);
@@ -104,18 +118,19 @@ impl Run {
             });
             for parts in batches {
                 let rate = self.adam.rate(state.step + 1, self.steps);
-                let (observed, norm) = self.step(&mut state, &shapes, parts, rate, device);
+                let (observed, norm, interrupted) =
+                    self.step(&mut state, &shapes, parts, rate, pace, device)?;
                 curve.add(observed, norm);
                 bar.inc(1);
-                let last = state.step == stop || pace.interrupted.load(Ordering::Relaxed);
+                let last = state.step == stop || interrupted;
                 // A line at each checkpoint, so that a resumed run's means are over the same steps.
                 let checkpoint = last || state.step.is_multiple_of(pace.checkpoint_every);
                 if checkpoint || state.step.is_multiple_of(pace.report_every) {
-                    let row = curve.report(state.step, rate)?;
+                    let row = curve.report(state.step, rate, ranks)?;
                     let [mlm, disc, _, auc, .., speed] = row.values;
                     bar.set_message(format!("mlm {mlm:.3} disc {disc:.4} auc {auc:.3} {speed:.0} tokens/s"));
                 }
-                if checkpoint {
+                if checkpoint && writes {
                     state.save(folder)?;
                     report::write(self, corpus, folder, &curve.verdicts(REPORTED)?)?;
                 }
@@ -139,19 +154,22 @@ impl Run {
         examples.chunks(self.micro()).map(part).collect()
     }
 
-    /// One step: what its parts computed, and the gradient's norm.
+    /// One step: what this rank's parts computed, the norm of the whole batch's gradient, and whether any rank was
+    /// interrupted.
     fn step<B: AutodiffBackend>(
         &self,
         state: &mut Checkpoint<B>,
         shapes: &Shapes,
         parts: Vec<Masked>,
         rate: f64,
+        pace: Pace<'_>,
         device: &B::Device,
-    ) -> (Vec<Observed<B::InnerBackend>>, Tensor<B::InnerBackend, 1>) {
+    ) -> Result<Stepped<B::InnerBackend>> {
         let counts = Counts::of(&parts, self.objective.kind);
         let mut sum: Option<Weights<B::InnerBackend>> = None;
         let mut observed = Vec::new();
-        for (index, part) in parts.into_iter().enumerate() {
+        let (rank, size) = (pace.ranks.rank(), pace.ranks.size());
+        for (index, part) in parts.into_iter().enumerate().filter(|(index, _)| index % size == rank) {
             B::seed(device, self.seed ^ (state.step as u64) << 20 ^ (index as u64) << 52);
             let pair = Pair::new(&state.weights, shapes, self.dropout);
             let found = self.objective.forward(&pair, &part, counts, device);
@@ -173,8 +191,9 @@ impl Run {
         }
         state.step += 1;
         let Checkpoint { step, weights, moments } = state;
-        let norm = self.adam.update(*step, weights, moments, sum.unwrap_or_default(), |_| rate);
-        (observed, norm)
+        let (sum, interrupted) = over_ranks(sum.unwrap_or_default(), pace, device)?;
+        let norm = self.adam.update(*step, weights, moments, sum, |_| rate);
+        Ok((observed, norm, interrupted))
     }
 
     fn initial_weights<B: AutodiffBackend>(
@@ -198,6 +217,23 @@ impl Run {
         }
         Ok(weights)
     }
+}
+
+/// The gradients of all ranks together, and whether any of them was interrupted.
+fn over_ranks<B: Backend>(
+    gradients: Weights<B>,
+    pace: Pace<'_>,
+    device: &B::Device,
+) -> Result<(Weights<B>, bool)> {
+    let interrupted = pace.interrupted.load(Ordering::Relaxed);
+    if pace.ranks.size() == 1 {
+        return Ok((gradients, interrupted));
+    }
+    let mut values = gradients.to_values()?;
+    values.push(f32::from(u8::from(interrupted)));
+    pace.ranks.sum(&mut values);
+    let interrupted = values.pop() != Some(0.0);
+    Ok((gradients.with_values(&values, device), interrupted))
 }
 
 impl<'a, B: Backend> Pair<'a, B> {

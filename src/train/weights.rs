@@ -83,6 +83,36 @@ impl<B: Backend> Weights<B> {
         self
     }
 
+    /// All values one after another, in order of names, matrices first.
+    pub fn to_values(&self) -> Result<Vec<f32>> {
+        let mut values = Vec::with_capacity(self.count());
+        for (name, matrix) in &self.matrices {
+            values.extend(host_values(matrix.to_data(), name)?);
+        }
+        for (name, vector) in &self.vectors {
+            values.extend(host_values(vector.to_data(), name)?);
+        }
+        Ok(values)
+    }
+
+    /// The same names and shapes with the values that [`Weights::to_values`] would give.
+    pub fn with_values(self, mut values: &[f32], device: &B::Device) -> Self {
+        let mut next = |count: usize| {
+            let (these, rest) = values.split_at(count);
+            values = rest;
+            these.to_vec()
+        };
+        let mut matrix = |old: Tensor<B, 2>| {
+            Tensor::from_data(TensorData::new(next(old.shape().num_elements()), old.shape()), device)
+        };
+        let matrices = self.matrices.into_iter().map(|(name, old)| (name, matrix(old))).collect();
+        let mut vector = |old: Tensor<B, 1>| {
+            Tensor::from_data(TensorData::new(next(old.shape().num_elements()), old.shape()), device)
+        };
+        let vectors = self.vectors.into_iter().map(|(name, old)| (name, vector(old))).collect();
+        Self { matrices, vectors }
+    }
+
     /// Copies plain tensors onto a device.
     pub fn from_tensors(tensors: &Tensors, device: &B::Device) -> Result<Self> {
         let mut weights = Self::default();

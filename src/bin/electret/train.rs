@@ -16,6 +16,11 @@ use electret::train::checkpoint::newest_weights;
 use electret::train::corpus::{BuildOptions, Corpus, build};
 use electret::train::export::{Which, export};
 use electret::train::heldout::{Replacement, score};
+#[cfg(not(feature = "mpi"))]
+use electret::train::ranks::Alone;
+#[cfg(feature = "mpi")]
+use electret::train::ranks::Mpi;
+use electret::train::ranks::Ranks;
 use electret::train::run::Run;
 use electret::train::trainer::Pace;
 use electret::train::weights::Weights;
@@ -227,6 +232,10 @@ impl Pretrain {
         let run =
             Run::assemble(self.config.as_ref().or(own.as_ref()).map(PathBuf::as_path), self.overrides()?)?;
         let corpus = Corpus::open(&self.corpus)?;
+        #[cfg(feature = "mpi")]
+        let ranks = Mpi::join()?;
+        #[cfg(not(feature = "mpi"))]
+        let ranks = Alone;
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);
         ctrlc::set_handler(move || {
@@ -240,6 +249,7 @@ impl Pretrain {
             checkpoint_every: self.checkpoint_every.max(1),
             stop_at: self.stop_at,
             interrupted: &interrupted,
+            ranks: &ranks,
         };
         let (corpus, out) = (&corpus, self.out.as_path());
         let step = match self.device {
@@ -250,8 +260,19 @@ impl Pretrain {
             Device::TchCuda => run.train::<Autodiff<LibTorch>>(corpus, out, pace, &LibTorchDevice::Cuda(0)),
             #[cfg(feature = "wgpu")]
             Device::Wgpu => run.train::<Autodiff<Wgpu>>(corpus, out, pace, &Default::default()),
-        }?;
-        say!("{}: step {step} of {}", out.display(), run.steps);
+        };
+        #[cfg(feature = "mpi")]
+        if let Err(error) = &step
+            && ranks.size() > 1
+        {
+            // The other ranks wait for this one and would wait for ever.
+            eprintln!("electret: rank {}: {error:#}", ranks.rank());
+            ranks.abort();
+        }
+        let step = step?;
+        if ranks.rank() == 0 {
+            say!("{}: step {step} of {}", out.display(), run.steps);
+        }
         Ok(())
     }
 
