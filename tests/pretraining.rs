@@ -112,31 +112,28 @@ fn a_killed_run_has_the_losses_of_an_uninterrupted_one() {
     let pretrain = |out: &Path| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_electret"));
         command.arg("pretrain").arg(&corpus).arg("-o").arg(out);
-        command.args(["--steps", "120", "--batch-size", "4", "--warmup-steps", "10"]);
-        command.args(["--report-every", "2", "--checkpoint-every", "3"]);
+        command.args(["--steps", "200", "--batch-size", "4", "--warmup-steps", "10"]);
+        command.args(["--report-every", "1", "--checkpoint-every", "3"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
-    let started = Instant::now();
     assert!(pretrain(&whole).status().unwrap().success());
-    let whole_time = started.elapsed().as_secs_f64();
+    let steps_done = || match std::fs::read_to_string(killed.join("curve.tsv")) {
+        Ok(text) => text.lines().last().and_then(|line| line.split('\t').next()?.parse().ok()).unwrap_or(0),
+        Err(_) => 0usize,
+    };
     let mut random = ChaCha8Rng::seed_from_u64(20);
-    let mut kills = 0;
-    while kills < 20 {
+    for kill in 1..=20 {
+        let moment = steps_done() + random.random_range(1..8);
         let mut child = pretrain(&killed).spawn().unwrap();
-        // A tenth of the run on average, so that the end comes after the last kill.
-        let moment = random.random_range(0.01..0.1) * whole_time;
-        std::thread::sleep(Duration::from_secs_f64(moment));
-        if child.try_wait().unwrap().is_some() {
-            break;
+        while steps_done() < moment {
+            assert!(child.try_wait().unwrap().is_none(), "the run ended before kill {kill}");
+            std::thread::sleep(Duration::from_millis(random.random_range(1..20)));
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        kills += 1;
     }
     assert!(pretrain(&killed).status().unwrap().success());
-    println!("killed {kills} times");
-    assert!(kills >= 10, "the run ended after {kills} kills");
     assert_eq!(curve(&whole), curve(&killed));
     assert_eq!(newest_weights(&whole).unwrap(), newest_weights(&killed).unwrap());
 }
@@ -268,11 +265,77 @@ fn a_run_becomes_a_model_that_answers() {
     }
 }
 
+/// The same documents as text, as JSON lines and compressed become the same shards; and a build that was killed goes
+/// on to the same bytes.
+#[test]
+fn a_corpus_is_the_same_from_any_form_and_after_any_interruption() {
+    let folder = folder("forms-corpus");
+    let (mut text, mut json) = (String::new(), String::new());
+    for document in 0..30_000 {
+        let body =
+            format!("Document {document} has one line. It says {} twice.\nAnd another one.", document * 7);
+        writeln!(text, "{body}\n").unwrap();
+        writeln!(json, "{}", serde_json::json!({"id": document, "text": body})).unwrap();
+    }
+    std::fs::write(folder.join("a.txt"), &text).unwrap();
+    std::fs::write(folder.join("a.jsonl"), &json).unwrap();
+    std::fs::write(folder.join("b.txt.zst"), zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
+    let vocab = corpus("forms-vocabulary").join("vocab.txt");
+    let command = |sources: &[&str], out: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_electret"));
+        command.current_dir(&folder).args(["corpus", "build"]).args(sources).arg("-o").arg(out);
+        command.arg("--vocab").arg(&vocab).args(["--seq", "32"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let shards = |out: &Path| ["train.u16", "heldout.u16"].map(|name| std::fs::read(out.join(name)).unwrap());
+    let out = |name: &str| folder.join(name);
+    for (source, out) in [("a.txt", out("plain")), ("a.jsonl", out("json")), ("b.txt.zst", out("zst"))] {
+        assert!(command(&[source], &out).status().unwrap().success(), "{source}");
+        Corpus::open(&out).unwrap().verify().unwrap();
+    }
+    let mut piped = command(&["-"], &out("piped")).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut piped.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    assert!(piped.wait().unwrap().success());
+    for other in ["json", "zst", "piped"] {
+        assert_eq!(shards(&out("plain")), shards(&out(other)), "{other}");
+    }
+
+    let sources = ["a.txt", "a.jsonl", "b.txt.zst"];
+    let started = Instant::now();
+    assert!(command(&sources, &out("whole")).status().unwrap().success());
+    let whole_time = started.elapsed().as_secs_f64();
+    let killed = out("killed");
+    let mut kills = 0;
+    for share in [0.2, 0.3, 0.5, 0.6, 0.7] {
+        let mut child = command(&sources, &killed).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs_f64(share * whole_time));
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What the note says of the shards is there, whatever was written after it.
+        if let Ok(mut shard) = std::fs::OpenOptions::new().append(true).open(killed.join("train.u16")) {
+            std::io::Write::write_all(&mut shard, b"left over").unwrap();
+        }
+        if killed.join("corpus.json").exists() {
+            break;
+        }
+    }
+    assert!(command(&sources, &killed).status().unwrap().success());
+    assert!(kills >= 2, "killed {kills} times");
+    assert_eq!(shards(&out("whole")), shards(&killed));
+
+    let mut changed = std::fs::read(killed.join("train.u16")).unwrap();
+    *changed.last_mut().unwrap() ^= 1;
+    std::fs::write(killed.join("train.u16"), changed).unwrap();
+    let message = Corpus::open(&killed).unwrap().verify().unwrap_err().to_string();
+    assert!(message.contains("train.u16"), "{message}");
+}
+
 #[test]
 fn bad_corpora() {
     let folder = folder("bad-corpus");
     let options = |source: &str| BuildOptions {
-        sources: vec![folder.join(source)],
+        sources: vec![if source == "-" { "-".into() } else { folder.join(source) }],
         out: folder.clone(),
         vocab: None,
         vocab_size: 100,
@@ -285,7 +348,16 @@ fn bad_corpora() {
     let message = format!("{:#}", build(&options("missing")).unwrap_err());
     assert!(message.contains("missing"), "{message}");
     std::fs::write(folder.join("empty"), "").unwrap();
-    build(&options("empty")).unwrap_err();
+    let message = format!("{:#}", build(&options("empty")).unwrap_err());
+    assert!(message.contains("no text to train on"), "{message}");
+    std::fs::write(folder.join("a.jsonl"), "{\"text\":\"One line.\"}\n{\"body\":1}\n").unwrap();
+    let message = format!("{:#}", build(&options("a.jsonl")).unwrap_err());
+    assert!(message.contains("line 2") && message.contains("text"), "{message}");
+    std::fs::write(folder.join("long"), "a ".repeat(33 << 20)).unwrap();
+    let message = format!("{:#}", build(&options("long")).unwrap_err());
+    assert!(message.contains("line 1") && message.contains("64 MiB"), "{message}");
+    let message = format!("{:#}", build(&options("-")).unwrap_err());
+    assert!(message.contains("--vocab"), "{message}");
 }
 
 #[test]

@@ -9,11 +9,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use crc::{CRC_32_ISCSI, Crc, Table};
 
 use super::curve::{COLUMNS, Row};
-
-static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+use crate::weights::CRC_32C;
 
 /// An event file that is being written.
 pub struct Events(File);
@@ -74,5 +72,5 @@ fn varint(mut value: u64) -> Vec<u8> {
 
 /// TensorFlow's: rotated, and moved by a constant, so that a checksum of checksums stays one.
 fn masked_crc(bytes: &[u8]) -> [u8; 4] {
-    CRC.checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+    CRC_32C.checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }

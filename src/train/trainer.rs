@@ -97,6 +97,7 @@ impl Run {
         if writes {
             self.claim(folder)?;
             if Checkpoint::<B>::newest(folder, device)?.is_none() {
+                corpus.verify()?;
                 let weights = self.initial_weights(&shapes, corpus, device)?;
                 Checkpoint::<B> { step: 0, weights, moments: Moments::default() }.save(folder)?;
             }

@@ -40,12 +40,13 @@ enum CorpusSubverb {
     Build(CorpusBuild),
 }
 
-/// Pack text files into a corpus folder.
+/// Pack text files into a corpus folder. A build that was interrupted goes on where it stopped.
 ///
-/// Example: electret corpus build wiki.txt.zst novels.txt -o corpus/
+/// Example: electret corpus build wiki.txt.zst crawl.jsonl novels.txt -o corpus/
 #[derive(Args)]
 struct CorpusBuild {
-    /// Text, plain or .zst: a paragraph a line, a blank line between documents.
+    /// Text with a paragraph a line and a blank line between documents; .jsonl with a document's text a line; either
+    /// as .zst; - for text from standard input.
     #[arg(required = true)]
     sources: Vec<PathBuf>,
     /// The folder to write.

@@ -1,0 +1,269 @@
+//! `corpus build`: sources → shards, in bounded memory, and after an interruption from where it was.
+//!
+//! What is held at a time is a few megabytes of text and their tokens. Every so many megabytes the shards are flushed
+//! and `corpus.part.json` says how far they are good and what the packer held then; a later build of the same sources
+//! cuts the shards there and goes on to the same bytes.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::pack::{Packer, sentences};
+use super::source::Lines;
+use super::{Example, HELDOUT_EVERY, Manifest, vocabulary};
+use crate::import::write_atomically;
+use crate::weights::CRC_32C;
+
+/// Batches of text between two notes of how far the shards are good.
+const BATCHES_A_NOTE: usize = 16;
+
+/// What `corpus build` is asked for.
+#[derive(Clone, Debug)]
+pub struct BuildOptions {
+    /// Text, `.jsonl`, either of them `.zst`, or `-`.
+    pub sources: Vec<PathBuf>,
+    /// Folder that receives `vocab.txt`, `train.u16`, `heldout.u16` and `corpus.json`.
+    pub out: PathBuf,
+    /// A vocabulary to use; without it one of `vocab_size` pieces is trained on the sources.
+    pub vocab: Option<PathBuf>,
+    /// Pieces of a vocabulary that is to be trained.
+    pub vocab_size: usize,
+    /// Longest example in tokens.
+    pub sequence: usize,
+    /// Seed of the packing.
+    pub seed: u64,
+}
+
+/// `corpus.part.json`: how far a build has come.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    asked: Asked,
+    /// The source that is being read, and its lines that are packed.
+    source: usize,
+    lines: u64,
+    documents: usize,
+    train: Written,
+    heldout: Written,
+    packer: Packer,
+}
+
+/// What decides a corpus.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Asked {
+    sources: Vec<PathBuf>,
+    vocab: Option<PathBuf>,
+    vocab_size: usize,
+    sequence: usize,
+    seed: u64,
+}
+
+/// What a shard holds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Written {
+    examples: usize,
+    tokens: usize,
+}
+
+/// Reads all sources once to train a vocabulary (unless one is given) and once to pack them.
+///
+/// # Errors
+/// Options out of range; a source that is no text, by line; what a disk says, after which the same call goes on.
+pub fn build(options: &BuildOptions) -> Result<Manifest> {
+    ensure!((8..=65_535).contains(&options.sequence), "--seq {}: 8 to 65,535 tokens", options.sequence);
+    ensure!(options.vocab_size <= 1 << 16, "--vocab-size {}: shards hold u16", options.vocab_size);
+    let piped = options.sources.iter().any(|source| source == Path::new("-"));
+    ensure!(
+        !piped || options.vocab.is_some(),
+        "-: standard input is read once; give a --vocab to read it with"
+    );
+    std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
+    let mut building = Building::open(options)?;
+    building.pack(options)?;
+    building.finish(options)
+}
+
+struct Building {
+    note: Note,
+    tokenizer: tokenizers::Tokenizer,
+    vocab_size: usize,
+    train: Shard,
+    heldout: Shard,
+}
+
+impl Building {
+    /// Goes on with what an interrupted build of the same sources left, or begins.
+    fn open(options: &BuildOptions) -> Result<Self> {
+        let asked = Asked {
+            sources: options.sources.clone(),
+            vocab: options.vocab.clone(),
+            vocab_size: options.vocab_size,
+            sequence: options.sequence,
+            seed: options.seed,
+        };
+        let vocab = options.out.join("vocab.txt");
+        let left = std::fs::read(note_path(&options.out)).ok();
+        let left: Option<Note> = left.and_then(|json| serde_json::from_slice(&json).ok());
+        let left = left.filter(|note| note.asked == asked);
+        if left.is_none() {
+            match &options.vocab {
+                Some(given) => {
+                    std::fs::copy(given, &vocab).with_context(|| given.display().to_string())?;
+                }
+                None => vocabulary::train(&options.sources, options.vocab_size, &vocab)?,
+            }
+        }
+        let (tokenizer, special, vocab_size) = vocabulary::open(&vocab)?;
+        let note = match left {
+            Some(note) => {
+                log::info!("going on after {} documents", note.documents);
+                note
+            }
+            None => Note {
+                asked,
+                source: 0,
+                lines: 0,
+                documents: 0,
+                train: Written::default(),
+                heldout: Written::default(),
+                packer: Packer::new(options.sequence, special, options.seed),
+            },
+        };
+        let shard = |name, written| Shard::open(&options.out.join(name), options.sequence, written);
+        let (train, heldout) = (shard("train.u16", note.train)?, shard("heldout.u16", note.heldout)?);
+        Ok(Self { note, tokenizer, vocab_size, train, heldout })
+    }
+
+    fn pack(&mut self, options: &BuildOptions) -> Result<()> {
+        let mut paragraphs = Vec::new();
+        for (index, source) in options.sources.iter().enumerate().skip(self.note.source) {
+            log::info!("packing {}", source.display());
+            let mut lines = Lines::open(source)?;
+            lines.skip(self.note.lines)?;
+            let mut batches = 0;
+            while lines.next_batch(&mut paragraphs)? {
+                self.pack_batch(&paragraphs)?;
+                batches += 1;
+                if batches % BATCHES_A_NOTE == 0 {
+                    self.keep_note(options, index, lines.number())?;
+                }
+            }
+            self.end_document()?;
+            self.keep_note(options, index + 1, 0)?;
+        }
+        Ok(())
+    }
+
+    fn pack_batch(&mut self, paragraphs: &[String]) -> Result<()> {
+        let sentences: Vec<&str> = paragraphs.iter().flat_map(|paragraph| sentences(paragraph)).collect();
+        let encodings = self.tokenizer.encode_batch_fast(sentences.clone(), false);
+        for (sentence, encoding) in sentences.iter().zip(encodings.map_err(|error| anyhow!("{error}"))?) {
+            if sentence.is_empty() {
+                self.end_document()?;
+            } else if let Some(example) = self.note.packer.add(encoding.get_ids()) {
+                self.shard().write(&example)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_document(&mut self) -> Result<()> {
+        if let Some(example) = self.note.packer.end_document() {
+            self.shard().write(&example)?;
+        }
+        self.note.documents += 1;
+        Ok(())
+    }
+
+    /// Where the document that is being read goes.
+    fn shard(&mut self) -> &mut Shard {
+        if self.note.documents.is_multiple_of(HELDOUT_EVERY) { &mut self.heldout } else { &mut self.train }
+    }
+
+    fn keep_note(&mut self, options: &BuildOptions, source: usize, lines: u64) -> Result<()> {
+        self.note.train = self.train.flush()?;
+        self.note.heldout = self.heldout.flush()?;
+        (self.note.source, self.note.lines) = (source, lines);
+        let path = note_path(&options.out);
+        write_atomically(&path, &serde_json::to_vec(&self.note)?).with_context(|| path.display().to_string())
+    }
+
+    fn finish(self, options: &BuildOptions) -> Result<Manifest> {
+        let (train, heldout) = (self.note.train, self.note.heldout);
+        ensure!(train.examples > 0, "the sources hold no text to train on");
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let manifest = Manifest {
+            sequence: options.sequence,
+            vocab_size: self.vocab_size,
+            tokens: train.tokens + heldout.tokens,
+            train_examples: train.examples,
+            heldout_examples: heldout.examples,
+            documents: self.note.documents,
+            train_crc: self.train.crc()?,
+            heldout_crc: self.heldout.crc()?,
+            sources: options.sources.iter().map(name).collect(),
+            seed: options.seed,
+        };
+        let path = options.out.join("corpus.json");
+        write_atomically(&path, &serde_json::to_vec_pretty(&manifest)?)
+            .with_context(|| path.display().to_string())?;
+        let note = note_path(&options.out);
+        std::fs::remove_file(&note).with_context(|| note.display().to_string())?;
+        Ok(manifest)
+    }
+}
+
+fn note_path(out: &Path) -> PathBuf {
+    out.join("corpus.part.json")
+}
+
+/// A shard that is being written.
+struct Shard {
+    file: BufWriter<File>,
+    path: PathBuf,
+    sequence: usize,
+    written: Written,
+}
+
+impl Shard {
+    /// Opens a shard and cuts off what was written after `written`.
+    fn open(path: &Path, sequence: usize, written: Written) -> Result<Self> {
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = opened.with_context(|| path.display().to_string())?;
+        let bytes = (written.examples * (2 + sequence) * 2) as u64;
+        ensure!(
+            file.metadata()?.len() >= bytes,
+            "{}: shorter than it was; build into another folder",
+            path.display()
+        );
+        file.set_len(bytes)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self { file: BufWriter::new(file), path: path.to_owned(), sequence, written })
+    }
+
+    fn write(&mut self, example: &Example) -> Result<()> {
+        let mut record = vec![0u16; 2 + self.sequence];
+        record[0] = example.ids.len() as u16;
+        record[1] = example.first_segment as u16;
+        record[2..2 + example.ids.len()].copy_from_slice(&example.ids);
+        let bytes: Vec<u8> = record.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.file.write_all(&bytes).with_context(|| self.path.display().to_string())?;
+        self.written.examples += 1;
+        self.written.tokens += example.ids.len();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<Written> {
+        self.file
+            .flush()
+            .and_then(|()| self.file.get_ref().sync_data())
+            .with_context(|| self.path.display().to_string())?;
+        Ok(self.written)
+    }
+
+    fn crc(&self) -> Result<u32> {
+        Ok(CRC_32C.checksum(&crate::weights::map(self.file.get_ref())?))
+    }
+}
