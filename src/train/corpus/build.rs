@@ -5,17 +5,22 @@
 //! cuts the shards there and goes on to the same bytes.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::pack::{Packer, sentences};
 use super::source::Lines;
 use super::{Example, HELDOUT_EVERY, Manifest, vocabulary};
-use crate::import::write_atomically;
-use crate::weights::CRC_32C;
+use crate::Error;
+use crate::import::{read_vocabulary, write_atomically};
+use crate::quantize::vocabulary_archive;
+use crate::text::{Token, Tokenizer};
+use crate::weights::{AlignedBytes, CRC_32C, access_vocabulary};
 
 /// Batches of text between two notes of how far the shards are good.
 const BATCHES_A_NOTE: usize = 16;
@@ -87,7 +92,7 @@ pub fn build(options: &BuildOptions) -> Result<Manifest> {
 
 struct Building {
     note: Note,
-    tokenizer: tokenizers::Tokenizer,
+    vocabulary: Arc<AlignedBytes>,
     vocab_size: usize,
     train: Shard,
     heldout: Shard,
@@ -115,7 +120,14 @@ impl Building {
                 None => vocabulary::train(&options.sources, options.vocab_size, &vocab)?,
             }
         }
-        let (tokenizer, special, vocab_size) = vocabulary::open(&vocab)?;
+        let (pieces, special) = read_vocabulary(&vocab)?;
+        ensure!(
+            pieces.len() <= 1 << 16,
+            "{}: {} pieces, of which a corpus's shards can hold 65,536",
+            vocab.display(),
+            pieces.len()
+        );
+        let vocabulary = vocabulary_archive(&pieces, &special, true);
         let note = match left {
             Some(note) => {
                 log::info!("going on after {} documents", note.documents);
@@ -133,10 +145,12 @@ impl Building {
         };
         let shard = |name, written| Shard::open(&options.out.join(name), options.sequence, written);
         let (train, heldout) = (shard("train.u16", note.train)?, shard("heldout.u16", note.heldout)?);
-        Ok(Self { note, tokenizer, vocab_size, train, heldout })
+        Ok(Self { note, vocabulary: Arc::new(vocabulary), vocab_size: pieces.len(), train, heldout })
     }
 
     fn pack(&mut self, options: &BuildOptions) -> Result<()> {
+        let archive = Arc::clone(&self.vocabulary);
+        let tokenizer = Tokenizer::new(access_vocabulary(archive.as_slice())?);
         let mut paragraphs = Vec::new();
         for (index, source) in options.sources.iter().enumerate().skip(self.note.source) {
             log::info!("packing {}", source.display());
@@ -144,7 +158,7 @@ impl Building {
             lines.skip(self.note.lines)?;
             let mut batches = 0;
             while lines.next_batch(&mut paragraphs)? {
-                self.pack_batch(&paragraphs)?;
+                self.pack_batch(&paragraphs, &tokenizer)?;
                 batches += 1;
                 if batches % BATCHES_A_NOTE == 0 {
                     self.keep_note(options, index, lines.number())?;
@@ -156,13 +170,16 @@ impl Building {
         Ok(())
     }
 
-    fn pack_batch(&mut self, paragraphs: &[String]) -> Result<()> {
+    fn pack_batch(&mut self, paragraphs: &[String], tokenizer: &Tokenizer<'_>) -> Result<()> {
         let sentences: Vec<&str> = paragraphs.iter().flat_map(|paragraph| sentences(paragraph)).collect();
-        let encodings = self.tokenizer.encode_batch_fast(sentences.clone(), false);
-        for (sentence, encoding) in sentences.iter().zip(encodings.map_err(|error| anyhow!("{error}"))?) {
+        let ids: Vec<Vec<u16>> = sentences
+            .par_iter()
+            .map_init(Vec::new, |room, sentence| ids(tokenizer, sentence, room))
+            .collect::<Result<_, _>>()?;
+        for (sentence, ids) in sentences.iter().zip(ids) {
             if sentence.is_empty() {
                 self.end_document()?;
-            } else if let Some(example) = self.note.packer.add(encoding.get_ids()) {
+            } else if let Some(example) = self.note.packer.add(ids) {
                 self.shard().write(&example)?;
             }
         }
@@ -215,6 +232,14 @@ impl Building {
     }
 }
 
+/// The pieces of a sentence by the core's own tokeniser, which `tests/tokenizer.rs` holds against Hugging Face's.
+fn ids(tokenizer: &Tokenizer<'_>, sentence: &str, room: &mut Vec<Token>) -> Result<Vec<u16>, Error> {
+    // A piece stands for a byte at least; [CLS] and [SEP] stand around them.
+    room.resize(room.len().max(sentence.len() + 3), Token::default());
+    let length = tokenizer.encode(sentence.into(), room)?;
+    Ok(room[1..length - 1].iter().map(|token| token.id as u16).collect())
+}
+
 fn note_path(out: &Path) -> PathBuf {
     out.join("corpus.part.json")
 }
@@ -263,7 +288,17 @@ impl Shard {
         Ok(self.written)
     }
 
+    /// CRC-32C of the whole file, read a megabyte at a time: a mapping would count as memory.
     fn crc(&self) -> Result<u32> {
-        Ok(CRC_32C.checksum(&crate::weights::map(self.file.get_ref())?))
+        let mut file = self.file.get_ref();
+        file.seek(SeekFrom::Start(0))?;
+        let (mut digest, mut buffer) = (CRC_32C.digest(), vec![0; 1 << 20]);
+        loop {
+            let read = file.read(&mut buffer).with_context(|| self.path.display().to_string())?;
+            if read == 0 {
+                return Ok(digest.finalize());
+            }
+            digest.update(&buffer[..read]);
+        }
     }
 }

@@ -48,9 +48,9 @@ impl Packer {
     }
 
     /// Takes a sentence, and gives an example where it completes one.
-    pub fn add(&mut self, ids: &[u32]) -> Option<Example> {
+    pub fn add(&mut self, ids: Vec<u16>) -> Option<Example> {
         self.length += ids.len();
-        self.sentences.push(ids.iter().map(|&id| id as u16).collect());
+        self.sentences.push(ids);
         (self.length >= self.target).then(|| self.pack())
     }
 

@@ -1,9 +1,9 @@
-//! The WordPiece vocabulary of a corpus, by Hugging Face's `tokenizers`.
+//! A WordPiece vocabulary learned from a corpus, by Hugging Face's `tokenizers`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
 use tokenizers::normalizers::BertNormalizer;
@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::source::Lines;
-use crate::import::{read_vocabulary, write_atomically};
+use crate::import::write_atomically;
 use crate::text::SpecialTokens;
 
 /// Of so many lines one is learned from.
@@ -78,27 +78,4 @@ fn lines(source: &Path, failed: &Mutex<Option<anyhow::Error>>) -> impl Iterator<
         }
     })
     .flatten()
-}
-
-/// Hugging Face's uncased tokeniser over a `vocab.txt`.
-///
-/// # Errors
-/// What is wrong with the file; more pieces than a `u16` can name.
-pub fn open(path: &Path) -> Result<(Tokenizer, SpecialTokens, usize)> {
-    let (pieces, special) = read_vocabulary(path)?;
-    ensure!(
-        pieces.len() <= 1 << 16,
-        "{}: {} pieces, of which a corpus's shards can hold 65,536",
-        path.display(),
-        pieces.len()
-    );
-    let vocab = pieces.iter().zip(0u32..).map(|(piece, id)| (piece.clone(), id));
-    let model = WordPiece::builder()
-        .vocab(vocab.collect::<ahash::AHashMap<_, _>>())
-        .unk_token("[UNK]".to_owned())
-        .build();
-    let mut tokenizer = Tokenizer::new(model.map_err(|error| anyhow!("{error}"))?);
-    tokenizer.with_normalizer(Some(BertNormalizer::default()));
-    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    Ok((tokenizer, special, pieces.len()))
 }
