@@ -1,6 +1,8 @@
 //! From raw text to a model that answers: corpus, run, resume to the same losses, export, convert.
 #![cfg(feature = "train")]
 
+mod common;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -251,11 +253,12 @@ fn a_run_becomes_a_model_that_answers() {
     let run = Run { init_from: Some(warm), ..run(Kind::Electra) };
     train(&run, &corpus, &joint, None).unwrap();
     for (which, kind) in [(Which::Discriminator, HeadKind::Detect), (Which::Generator, HeadKind::FillMask)] {
-        let out = folder(&format!("export-{which:?}"));
+        let out = folder(&format!("exported/{which:?}").to_lowercase());
         assert_eq!(export(&joint, &corpus, which, &out).unwrap(), 8);
         let checkpoint = Checkpoint::open(&out).unwrap();
         assert_eq!(checkpoint.config.max_position_embeddings, 32);
         assert_eq!(checkpoint.heads.len(), 1);
+        common::write_logits(&checkpoint, &out);
         let file = AlignedBytes::copy_of(&quantize(&checkpoint, "test", "none").unwrap());
         let model = Model::open(file.as_slice()).unwrap();
         model.head(kind).unwrap();

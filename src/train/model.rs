@@ -80,7 +80,7 @@ impl<B: Backend> Network<'_, B> {
     }
 
     /// Inverted dropout, drawn from the backend's generator.
-    fn drop(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    fn drop<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
         if self.dropout == 0.0 {
             return x;
         }
@@ -155,7 +155,7 @@ impl<B: Backend> Network<'_, B> {
         self.layer_norm(&format!("{name}.output.LayerNorm"), x + outer)
     }
 
-    /// Scaled dot-product attention of all heads, `[batch · sequence, hidden]` in and out.
+    /// Scaled dot-product attention of all heads, some of its weights dropped, `[batch · sequence, hidden]` in and out.
     fn attention(&self, name: &str, x: Tensor<B, 2>, batch: &Batch<B>) -> Tensor<B, 2> {
         let [size, sequence] = batch.input_ids.dims();
         let (heads, width) = (self.config.num_attention_heads, self.config.head_size());
@@ -167,7 +167,7 @@ impl<B: Backend> Network<'_, B> {
         let query = split("query") * (1.0 / (width as f64).sqrt());
         let scores = query.matmul(split("key").transpose());
         let padding = batch.padding.clone().float().reshape([size, 1, 1, sequence]);
-        let weights = softmax(scores + padding * -10000.0, 3);
+        let weights = self.drop(softmax(scores + padding * -10000.0, 3));
         let context = weights.matmul(split("value"));
         context.swap_dims(1, 2).reshape([size * sequence, heads * width])
     }
