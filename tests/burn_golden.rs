@@ -4,7 +4,7 @@
 
 mod common;
 
-use burn::backend::Autodiff;
+use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
 use common::golden::Golden;
 use electret::HeadKind;
@@ -13,19 +13,11 @@ use electret::train::objective::{binary_cross_entropy, cross_entropy, ids, vecto
 use electret::train::optimizer::{gradients, scalar};
 use electret::train::weights::Weights;
 
-/// The backend of the build: a GPU's where one is asked for.
-#[cfg(not(feature = "wgpu"))]
-type B = Autodiff<burn::backend::Flex>;
-#[cfg(feature = "wgpu")]
-type B = Autodiff<burn::backend::Wgpu>;
-
-/// How far a gradient may be from PyTorch's, of its own length: shading languages promise less of exp and erf.
-const TOLERANCE: f32 = if cfg!(feature = "wgpu") { 2e-3 } else { 1e-4 };
-
-/// Runs a head's loss over the golden batch and compares the loss and every gradient.
-fn check(head: &str, loss: impl Fn(&Network<'_, B>, Tensor<B, 2>, &Batch<B>, &Golden) -> Tensor<B, 1>) {
+/// Runs a head's loss over the golden batch and compares the loss and every gradient, which may be `tolerance` of its
+/// own length from PyTorch's.
+fn check<B: AutodiffBackend>(head: &str, tolerance: f32, loss: Loss<B>) {
     let golden = Golden::open();
-    let device = Default::default();
+    let device = B::Device::default();
     let weights = Weights::<B>::from_tensors(&golden.weights(Some(head)), &device).unwrap().require_grad();
     let checkpoint = golden.checkpoint(Some(head));
     let network = Network {
@@ -73,71 +65,103 @@ fn check(head: &str, loss: impl Fn(&Network<'_, B>, Tensor<B, 2>, &Batch<B>, &Go
         let error = norm(found.iter().zip(&expected).map(|(a, b)| (a - b).powi(2)).sum());
         let length = norm(expected.iter().map(|x| x * x).sum());
         // A gradient that is zero but for rounding, such as that of a key's bias, has no direction.
-        assert!(error <= TOLERANCE * length.max(1e-3), "{head}: {name}: error {error:e} of {length:e}");
+        assert!(error <= tolerance * length.max(1e-3), "{head}: {name}: error {error:e} of {length:e}");
         compared += 1;
     }
     assert!(compared >= 39, "{head}: {compared} gradients compared");
 }
+
+/// A head's loss from the last hidden states `[3 · 12, hidden]`.
+type Loss<B> = fn(&Network<'_, B>, Tensor<B, 2>, &Batch<B>, &Golden) -> Tensor<B, 1>;
 
 fn classes(golden: &Golden, name: &str) -> (Vec<i32>, Vec<i32>) {
     let targets = golden.targets(name).into_iter().enumerate();
     targets.filter_map(|(row, target)| Some((row as i32, target? as i32))).unzip()
 }
 
-fn select(x: Tensor<B, 2>, rows: Vec<i32>) -> Tensor<B, 2> {
-    let rows = ids(rows, &x.device());
-    x.select(0, rows)
-}
-
-#[test]
-fn replaced_token_detection() {
-    check("pretraining", |network, hidden, _, golden| {
+fn replaced_token_detection<B: AutodiffBackend>(tolerance: f32) {
+    check::<B>("pretraining", tolerance, |network, hidden, _, golden| {
+        let device = hidden.device();
         let labels = golden.input("labels.rtd").iter().map(|&label| label as f32).collect();
         let real: Vec<f32> = golden.input("attention_mask").iter().map(|&mask| mask as f32).collect();
         let count: f32 = real.iter().sum();
-        let labels = vector(labels, &hidden.device());
-        let losses = binary_cross_entropy(network.discriminator_head(hidden.clone()), labels);
-        (losses * vector(real, &hidden.device())).sum() / count
+        let losses = binary_cross_entropy(network.discriminator_head(hidden), vector(labels, &device));
+        (losses * vector(real, &device)).sum() / count
     });
 }
 
-#[test]
-fn masked_language_model() {
-    check("mlm", |network, hidden, _, golden| {
+fn masked_language_model<B: AutodiffBackend>(tolerance: f32) {
+    check::<B>("mlm", tolerance, |network, hidden, _, golden| {
+        let device = hidden.device();
         let (rows, targets) = classes(golden, "labels.mlm");
-        let logits = network.language_head("generator", select(hidden.clone(), rows));
-        cross_entropy(logits, ids(targets, &hidden.device()))
+        let logits = network.language_head("generator", hidden.select(0, ids(rows, &device)));
+        cross_entropy(logits, ids(targets, &device))
     });
 }
 
-#[test]
-fn sequence_classification() {
-    check("seqcls", |network, hidden, batch, golden| {
+fn sequence_classification<B: AutodiffBackend>(tolerance: f32) {
+    check::<B>("seqcls", tolerance, |network, hidden, batch, golden| {
+        let device = hidden.device();
         let (_, targets) = classes(golden, "labels.cls");
-        let logits = network.task_head(HeadKind::Classify, hidden.clone(), batch);
-        cross_entropy(logits, ids(targets, &hidden.device()))
+        cross_entropy(network.task_head(HeadKind::Classify, hidden, batch), ids(targets, &device))
     });
 }
 
-#[test]
-fn token_classification() {
-    check("tokcls", |network, hidden, batch, golden| {
+fn token_classification<B: AutodiffBackend>(tolerance: f32) {
+    check::<B>("tokcls", tolerance, |network, hidden, batch, golden| {
+        let device = hidden.device();
         let (rows, targets) = classes(golden, "labels.tok");
-        let logits = network.task_head(HeadKind::Tag, hidden.clone(), batch);
-        cross_entropy(select(logits, rows), ids(targets, &hidden.device()))
+        let logits = network.task_head(HeadKind::Tag, hidden, batch).select(0, ids(rows, &device));
+        cross_entropy(logits, ids(targets, &device))
     });
 }
 
-#[test]
-fn question_answering() {
-    check("qa", |network, hidden, batch, golden| {
-        let logits = network.task_head(HeadKind::Answer, hidden.clone(), batch).reshape([3, 12, 2]);
-        let mut losses = Vec::new();
-        for (column, name) in ["start", "end"].into_iter().enumerate() {
-            let logits = logits.clone().slice([0..3, 0..12, column..column + 1]).squeeze_dim::<2>(2);
-            let (_, targets) = classes(golden, &format!("labels.{name}"));
-            losses.push(cross_entropy(logits, ids(targets, &hidden.device())));
-        }
-        losses.into_iter().reduce(|a, b| a + b).unwrap() / 2.0
+fn question_answering<B: AutodiffBackend>(tolerance: f32) {
+    check::<B>("qa", tolerance, |network, hidden, batch, golden| {
+        let device = hidden.device();
+        let logits = network.task_head(HeadKind::Answer, hidden, batch);
+        let end = |column: usize, name: &str| {
+            let (_, targets) = classes(golden, name);
+            let logits = logits.clone().narrow(1, column, 1).reshape([3, 12]);
+            cross_entropy(logits, ids(targets, &device))
+        };
+        (end(0, "labels.start") + end(1, "labels.end")) / 2.0
     });
 }
+
+/// The five heads on one backend.
+macro_rules! on_backend {
+    ($backend:ident, $type:ty, $tolerance:expr) => {
+        mod $backend {
+            type B = burn::backend::Autodiff<$type>;
+
+            #[test]
+            fn replaced_token_detection() {
+                super::replaced_token_detection::<B>($tolerance);
+            }
+            #[test]
+            fn masked_language_model() {
+                super::masked_language_model::<B>($tolerance);
+            }
+            #[test]
+            fn sequence_classification() {
+                super::sequence_classification::<B>($tolerance);
+            }
+            #[test]
+            fn token_classification() {
+                super::token_classification::<B>($tolerance);
+            }
+            #[test]
+            fn question_answering() {
+                super::question_answering::<B>($tolerance);
+            }
+        }
+    };
+}
+
+on_backend!(cpu, burn::backend::Flex, 1e-4);
+// Shading languages promise less of exp and erf.
+#[cfg(feature = "wgpu")]
+on_backend!(wgpu, burn::backend::Wgpu, 2e-3);
+#[cfg(feature = "tch")]
+on_backend!(tch, burn::backend::LibTorch, 1e-4);
