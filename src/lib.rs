@@ -53,9 +53,10 @@
 //! | `onnx` | [`import`] of ONNX files | yes |
 //! | `cli` (default) | the `electret` command | yes |
 //! | `board` | `electret board`: builds, runs and talks to the boards of `boards/` | yes |
-//! | `train` | `train`: corpus and pre-training on Burn's CPU backend | yes |
-//! | `tch` | `pretrain --device tch`: libtorch | yes |
-//! | `wgpu` | `pretrain --device wgpu`: Vulkan, Metal or DirectX | yes |
+//! | `train` | `train`: corpus, pre-training and fine-tuning on Burn's CPU backend | yes |
+//! | `tch` | `--device tch`: libtorch | yes |
+//! | `wgpu` | `--device wgpu`: Vulkan, Metal or DirectX | yes |
+//! | `mpi` | `pretrain` over MPI's ranks | yes |
 //!
 //! # What you may rely on
 //!

@@ -101,9 +101,16 @@ fn a_resumed_run_has_the_losses_of_an_uninterrupted_one() {
     assert_eq!(curve(&whole), curve(&parts));
     assert_eq!(newest_weights(&whole).unwrap(), newest_weights(&parts).unwrap());
 
-    let other = Run { batch_size: 5, ..run };
+    let other = Run { batch_size: 5, ..run.clone() };
     let message = train(&other, &corpus, &whole, None).unwrap_err().to_string();
-    assert!(message.contains("started with other settings"), "{message}");
+    assert!(message.contains("started with other settings (batch_size: 4 there, 5 now)"), "{message}");
+    let elsewhere = self::corpus("resume-elsewhere");
+    let text = std::fs::read_to_string(elsewhere.join("text.txt")).unwrap();
+    std::fs::write(elsewhere.join("text.txt"), text.replace("cat", "cow")).unwrap();
+    let (sources, out) = (vec![elsewhere.join("text.txt")], elsewhere.clone());
+    build(&BuildOptions { sources, out, vocab: None, vocab_size: 100, sequence: 32, seed: 1 }).unwrap();
+    let message = train(&run, &elsewhere, &whole, None).unwrap_err().to_string();
+    assert!(message.contains("another corpus"), "{message}");
 }
 
 /// The process is killed at twenty random moments, some of them within a checkpoint, and started again.

@@ -18,6 +18,7 @@ pub mod masked;
 pub mod model;
 pub mod objective;
 pub mod optimizer;
+pub mod peak;
 pub mod ranks;
 pub mod report;
 pub mod run;

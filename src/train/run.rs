@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::corpus::Corpus;
+use super::corpus::{Corpus, Manifest};
 use super::objective::{Kind, Objective};
 use super::optimizer::Adam;
 use crate::ElectraConfig;
@@ -132,9 +132,23 @@ impl Run {
         toml::from_str(&text).with_context(|| path.display().to_string())
     }
 
-    /// Writes `run.toml`, or checks that the folder's own says the same.
-    pub fn claim(&self, folder: &Path) -> Result<()> {
+    /// Writes `run.toml` and a copy of the corpus's `corpus.json`, or checks that the folder's own say the same.
+    ///
+    /// # Errors
+    /// Other settings, setting by setting; another corpus.
+    pub fn claim(&self, folder: &Path, corpus: &Manifest) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let manifest = folder.join("corpus.json");
+        if manifest.exists() {
+            ensure!(
+                Manifest::read(&manifest)? == *corpus,
+                "{}: this run was started on another corpus; use that or another folder",
+                manifest.display()
+            );
+        } else {
+            let json = serde_json::to_vec_pretty(corpus)?;
+            write_atomically(&manifest, &json).with_context(|| manifest.display().to_string())?;
+        }
         let path = folder.join("run.toml");
         if !path.exists() {
             write_atomically(&path, toml::to_string(self)?.as_bytes())
@@ -178,7 +192,7 @@ impl Run {
             ensure!(value > 0.0 && value.is_finite(), "{name} = {value}: more than 0, and finite");
         }
         ensure!(
-            self.objective.kind != Kind::Mlm || self.generator.sharing == Sharing::Embeddings,
+            self.has_generator() || self.generator.sharing == Sharing::Embeddings,
             "generator.sharing: objective mlm has no generator to share with"
         );
         ensure!(
@@ -187,6 +201,11 @@ impl Run {
             self.generator.size
         );
         Ok(())
+    }
+
+    /// Whether a second network fills the masks.
+    pub fn has_generator(&self) -> bool {
+        self.objective.kind != Kind::Mlm
     }
 
     /// Examples that go through the networks together.

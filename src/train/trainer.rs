@@ -24,6 +24,7 @@ use super::masked::Masked;
 use super::model::{Embeddings, Network};
 use super::objective::{Counts, Judged, Pair};
 use super::optimizer::{Moments, gradients};
+use super::peak;
 use super::ranks::Ranks;
 use super::report;
 use super::run::{Run, Sharing};
@@ -95,7 +96,7 @@ impl Run {
         );
         let shapes = self.shapes(corpus)?;
         if writes {
-            self.claim(folder)?;
+            self.claim(folder, &corpus.manifest)?;
             if Checkpoint::<B>::newest(folder, device)?.is_none() {
                 corpus.verify()?;
                 let weights = self.initial_weights(&shapes, corpus, device)?;
@@ -109,6 +110,8 @@ impl Run {
         bar.set_position(state.step as u64);
         bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_bar} {eta} {msg}")?);
         let mut curve = if writes { Curve::open(folder, state.step)? } else { Curve::unwritten() };
+        let peak = if writes { peak::measured::<B::InnerBackend>(device) * ranks.size() as f64 } else { 1.0 };
+        let operations = peak::operations_a_token(self, &shapes, corpus.manifest.sequence);
         let first = state.step;
         std::thread::scope(|scope| {
             let (send, batches) = sync_channel(DRAWN_AHEAD);
@@ -129,7 +132,10 @@ impl Run {
                 if checkpoint || state.step.is_multiple_of(pace.report_every) {
                     let row = curve.report(state.step, rate, ranks)?;
                     let [mlm, disc, _, auc, .., speed] = row.values;
-                    bar.set_message(format!("mlm {mlm:.3} disc {disc:.4} auc {auc:.3} {speed:.0} tokens/s"));
+                    let share = 100.0 * speed * operations / peak;
+                    bar.set_message(format!(
+                        "mlm {mlm:.3} disc {disc:.4} auc {auc:.3} {speed:.0} tokens/s, {share:.0} % of the peak"
+                    ));
                 }
                 if checkpoint && writes {
                     state.save(folder)?;

@@ -61,6 +61,20 @@ pub struct Manifest {
     pub seed: u64,
 }
 
+impl Manifest {
+    /// Reads a `corpus.json`.
+    ///
+    /// # Errors
+    /// If there is none, or it is another version's.
+    pub fn read(path: &Path) -> Result<Self> {
+        let json = std::fs::read(path).with_context(|| {
+            format!("{}: no corpus here; make one with `electret corpus build`", path.display())
+        })?;
+        serde_json::from_slice(&json)
+            .with_context(|| format!("{}: cannot be used; build the corpus again", path.display()))
+    }
+}
+
 /// A built corpus, opened for reading.
 #[derive(Debug)]
 pub struct Corpus {
@@ -79,11 +93,7 @@ pub struct Corpus {
 impl Corpus {
     /// Opens the folder that [`build`] wrote.
     pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("corpus.json");
-        let json = std::fs::read(&path).with_context(|| {
-            format!("{}: no corpus here; make one with `electret corpus build`", path.display())
-        })?;
-        let manifest: Manifest = serde_json::from_slice(&json).with_context(|| path.display().to_string())?;
+        let manifest = Manifest::read(&folder.join("corpus.json"))?;
         let (pieces, special) = read_vocabulary(&folder.join("vocab.txt"))?;
         ensure!(
             pieces.len() == manifest.vocab_size,
