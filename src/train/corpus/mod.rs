@@ -1,7 +1,7 @@
 //! Raw text → a vocabulary, and packed training examples in memory-mapped `u16` shards.
 //!
-//! [`build`](build::build) streams its [`source`]s: every paragraph is cut into sentences, sentences are packed into
-//! examples of one or two segments as `build_pretraining_dataset.py` does ([`pack`]), and each example becomes one
+//! [`build`](build()) streams its sources: every paragraph is cut into sentences, sentences are packed into
+//! examples of one or two segments as `build_pretraining_dataset.py` does, and each example becomes one
 //! record of a shard: `[length, first segment's length, ids…, 0…]`, `2 + sequence` little-endian `u16`. One document
 //! in [`HELDOUT_EVERY`] goes to the held-out shard, which training never reads. Records are of one length, so a shard
 //! needs no index; `corpus.json` keeps how many there are and each shard's checksum.
@@ -91,7 +91,7 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Opens the folder that [`build`] wrote.
+    /// Opens the folder that [`build`](build()) wrote.
     pub fn open(folder: &Path) -> Result<Self> {
         let manifest = Manifest::read(&folder.join("corpus.json"))?;
         let (pieces, special) = read_vocabulary(&folder.join("vocab.txt"))?;
