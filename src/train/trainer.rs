@@ -86,25 +86,9 @@ impl Run {
         pace: Pace<'_>,
         device: &B::Device,
     ) -> Result<usize> {
-        let ranks = pace.ranks;
-        let (writes, parts) = (ranks.rank() == 0, self.batch_size / self.micro());
-        ensure!(
-            ranks.size() <= parts,
-            "{} ranks for {parts} parts of a batch: set micro_batch to batch_size / {} or less",
-            ranks.size(),
-            ranks.size()
-        );
         let shapes = self.shapes(corpus)?;
-        if writes {
-            self.claim(folder, &corpus.manifest)?;
-            if Checkpoint::<B>::newest(folder, device)?.is_none() {
-                corpus.verify()?;
-                let weights = self.initial_weights(&shapes, corpus, device)?;
-                Checkpoint::<B> { step: 0, weights, moments: Moments::default() }.save(folder)?;
-            }
-        }
-        ranks.wait();
-        let mut state = Checkpoint::<B>::newest(folder, device)?.context("the run's folder is not shared")?;
+        let mut state = self.begin::<B>(&shapes, corpus, folder, pace.ranks, device)?;
+        let (ranks, writes) = (pace.ranks, pace.ranks.rank() == 0);
         let stop = pace.stop_at.unwrap_or(self.steps).min(self.steps);
         let bar = if writes { ProgressBar::new(self.steps as u64) } else { ProgressBar::hidden() };
         bar.set_position(state.step as u64);
@@ -148,6 +132,32 @@ impl Run {
             bar.finish();
             Ok(state.step)
         })
+    }
+
+    /// What the run goes on from: the newest checkpoint, which the first rank makes where there is none.
+    fn begin<B: AutodiffBackend>(
+        &self,
+        shapes: &Shapes,
+        corpus: &Corpus,
+        folder: &Path,
+        ranks: &dyn Ranks,
+        device: &B::Device,
+    ) -> Result<Checkpoint<B>> {
+        let (size, parts) = (ranks.size(), self.batch_size / self.micro());
+        ensure!(
+            size <= parts,
+            "{size} ranks for {parts} parts of a batch: set micro_batch to batch_size / {size} or less"
+        );
+        if ranks.rank() == 0 {
+            self.claim(folder, &corpus.manifest)?;
+            if Checkpoint::<B>::newest(folder, device)?.is_none() {
+                corpus.verify()?;
+                let weights = self.initial_weights(shapes, corpus, device)?;
+                Checkpoint::<B> { step: 0, weights, moments: Moments::default() }.save(folder)?;
+            }
+        }
+        ranks.wait();
+        Checkpoint::newest(folder, device)?.context("the run's folder is not shared")
     }
 
     /// The parts of a step's batch.
