@@ -30,7 +30,7 @@ fn googles_names_are_hugging_faces() {
     let mut theirs = Tensors::default();
     for (name, array) in expected.tensors.iter() {
         let (name, turned) = google(name);
-        let array = if turned { array.t().to_owned() } else { array.clone() };
+        let array = if turned { array.t().to_owned() } else { array.into_owned() };
         theirs.insert(&name, array.shape(), array.iter().copied().collect());
         theirs.insert(&format!("{name}/adam_m"), array.shape(), vec![0.0; array.len()]);
     }
@@ -48,7 +48,7 @@ fn googles_names_are_hugging_faces() {
     std::fs::remove_file(folder.join("model.safetensors")).expect("removed");
     let mut npz = NpzWriter::new_compressed(File::create(folder.join("model.npz")).expect("a file"));
     for (name, array) in theirs.iter() {
-        npz.add_array(name.as_str(), array).expect(name);
+        npz.add_array(name.as_str(), &array).expect(name);
     }
     npz.add_array("global_step", &ndarray::arr0(7i64)).expect("a number");
     npz.finish().expect("finished");

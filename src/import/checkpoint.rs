@@ -122,7 +122,7 @@ impl Checkpoint {
         let ElectraConfig { embedding_size, hidden_size, intermediate_size, .. } = self.config;
         let tensors = &self.tensors;
         for (table, rows) in self.embedding_tables() {
-            tensors.matrix(&table, [rows, embedding_size])?;
+            tensors.check(&table, &[rows, embedding_size])?;
         }
         check_norm(tensors, "electra.embeddings.LayerNorm", embedding_size)?;
         if self.config.has_projection() {
@@ -148,7 +148,7 @@ impl Checkpoint {
             }
             match head.output {
                 Some(name) => check_linear(tensors, name, head.labels.len(), width)?,
-                None => drop(tensors.vector("generator_lm_head.bias", self.config.vocab_size)?),
+                None => tensors.check("generator_lm_head.bias", &[self.config.vocab_size])?,
             }
         }
         Ok(())
@@ -166,15 +166,13 @@ impl Checkpoint {
 }
 
 fn check_linear(tensors: &Tensors, name: &str, outputs: usize, inputs: usize) -> Result<(), ImportError> {
-    tensors.matrix(&format!("{name}.weight"), [outputs, inputs])?;
-    tensors.vector(&format!("{name}.bias"), outputs)?;
-    Ok(())
+    tensors.check(&format!("{name}.weight"), &[outputs, inputs])?;
+    tensors.check(&format!("{name}.bias"), &[outputs])
 }
 
 fn check_norm(tensors: &Tensors, name: &str, width: usize) -> Result<(), ImportError> {
-    tensors.vector(&format!("{name}.weight"), width)?;
-    tensors.vector(&format!("{name}.bias"), width)?;
-    Ok(())
+    tensors.check(&format!("{name}.weight"), &[width])?;
+    tensors.check(&format!("{name}.bias"), &[width])
 }
 
 fn read_json(path: &Path) -> Result<Value, ImportError> {

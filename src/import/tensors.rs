@@ -1,17 +1,61 @@
-//! Named f32 tensors in host memory, and the safetensors files they come from and go to.
+//! Named f32 tensors, and the safetensors files they come from and go to.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use ndarray::{ArrayD, ArrayView1, ArrayView2, Axis, Ix1, Ix2, IxDyn};
+use memmap2::Mmap;
+use ndarray::{ArrayD, ArrayViewD, Axis, CowArray, Ix1, Ix2, IxDyn};
 use ndarray_npy::{NpzReader, ReadNpyError, ReadNpzError};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::ImportError;
+use crate::weights::{map, release};
 
-/// Tensors by name, row-major f32.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tensors(BTreeMap<String, ArrayD<f32>>);
+/// Tensors by name, row-major f32: in memory, or still in the safetensors file that they came from.
+#[derive(Clone, Debug, Default)]
+pub struct Tensors(BTreeMap<String, Stored>);
+
+#[derive(Clone, Debug)]
+enum Stored {
+    Held(ArrayD<f32>),
+    InFile { file: Arc<Mmap>, bytes: Range<usize>, dtype: Dtype, shape: Vec<usize> },
+}
+
+impl Stored {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Held(array) => array.shape(),
+            Self::InFile { shape, .. } => shape,
+        }
+    }
+
+    /// The values: where they are, if they are f32 there, else widened.
+    fn array(&self) -> CowArray<'_, f32, IxDyn> {
+        match self {
+            Self::Held(array) => array.view().into(),
+            Self::InFile { file, bytes, dtype, shape } => {
+                let bytes = &file[bytes.clone()];
+                let in_place = bytemuck::try_cast_slice::<u8, f32>(bytes).ok();
+                let in_place = in_place.filter(|_| *dtype == Dtype::F32 && cfg!(target_endian = "little"));
+                let shaped = "a shape was compared with its bytes when the file was read";
+                match in_place {
+                    Some(values) => ArrayViewD::from_shape(IxDyn(shape), values).expect(shaped).into(),
+                    None => {
+                        ArrayD::from_shape_vec(IxDyn(shape), widened(*dtype, bytes)).expect(shaped).into()
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl PartialEq for Tensors {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
 
 impl Tensors {
     /// Adds or replaces a tensor. `values` holds `shape`'s product of elements, row-major.
@@ -21,12 +65,27 @@ impl Tensors {
     pub fn insert(&mut self, name: &str, shape: &[usize], values: Vec<f32>) {
         let array = ArrayD::from_shape_vec(IxDyn(shape), values)
             .unwrap_or_else(|error| panic!("tensor {name}: {error}"));
-        self.0.insert(name.to_owned(), array);
+        self.0.insert(name.to_owned(), Stored::Held(array));
     }
 
     /// All tensors in order of name.
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &ArrayD<f32>)> {
-        self.0.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (&String, CowArray<'_, f32, IxDyn>)> {
+        self.0.iter().map(|(name, stored)| (name, stored.array()))
+    }
+
+    /// Lets go of the pages of files that were read so far: what is needed again is read again.
+    pub fn release(&self) {
+        let files = self.0.values().filter_map(|stored| match stored {
+            Stored::InFile { file, .. } => Some(file),
+            Stored::Held(_) => None,
+        });
+        let mut last: Option<&Arc<Mmap>> = None;
+        for file in files {
+            if !last.is_some_and(|last| Arc::ptr_eq(last, file)) {
+                release(file);
+            }
+            last = Some(file);
+        }
     }
 
     /// Whether a tensor of that name is here.
@@ -42,52 +101,65 @@ impl Tensors {
 
     /// The same with only the first `rows` rows of one table.
     pub fn with_first_rows(mut self, name: &str, rows: usize) -> Self {
-        if let Some(array) = self.0.get_mut(name).filter(|array| array.ndim() > 0) {
-            array.slice_axis_inplace(Axis(0), (..rows).into());
-            *array = array.as_standard_layout().into_owned();
+        if let Some(stored) = self.0.get_mut(name).filter(|stored| !stored.shape().is_empty()) {
+            let first = stored.array().slice_axis(Axis(0), (..rows).into()).to_owned();
+            *stored = Stored::Held(first);
         }
         self
     }
 
     /// A matrix of exactly that shape.
-    pub fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<ArrayView2<'_, f32>, ImportError> {
-        let array = self.get(name, &shape)?;
-        Ok(array.view().into_dimensionality::<Ix2>().expect("the shape was compared"))
+    pub fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<CowArray<'_, f32, Ix2>, ImportError> {
+        let array = self.get(name, &shape)?.array();
+        Ok(array.into_dimensionality::<Ix2>().expect("the shape was compared"))
     }
 
     /// A vector of exactly that length.
-    pub fn vector(&self, name: &str, length: usize) -> Result<ArrayView1<'_, f32>, ImportError> {
-        let array = self.get(name, &[length])?;
-        Ok(array.view().into_dimensionality::<Ix1>().expect("the shape was compared"))
+    pub fn vector(&self, name: &str, length: usize) -> Result<CowArray<'_, f32, Ix1>, ImportError> {
+        let array = self.get(name, &[length])?.array();
+        Ok(array.into_dimensionality::<Ix1>().expect("the shape was compared"))
     }
 
-    fn get(&self, name: &str, shape: &[usize]) -> Result<&ArrayD<f32>, ImportError> {
-        let array = self.0.get(name).ok_or_else(|| ImportError::MissingTensor(name.to_owned()))?;
-        if array.shape() == shape {
-            Ok(array)
+    /// Whether a tensor of exactly that shape is here; nothing of it is read.
+    ///
+    /// # Errors
+    /// [`ImportError::MissingTensor`], [`ImportError::WrongShape`].
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), ImportError> {
+        self.get(name, shape).map(drop)
+    }
+
+    fn get(&self, name: &str, shape: &[usize]) -> Result<&Stored, ImportError> {
+        let stored = self.0.get(name).ok_or_else(|| ImportError::MissingTensor(name.to_owned()))?;
+        if stored.shape() == shape {
+            Ok(stored)
         } else {
             Err(ImportError::WrongShape {
                 name: name.to_owned(),
                 expected: shape.to_vec(),
-                found: array.shape().to_vec(),
+                found: stored.shape().to_vec(),
             })
         }
     }
 
-    /// Reads one safetensors or `.npz` file into this set; f16 and bf16 widen to f32, integer buffers
-    /// (`position_ids`) are passed over.
+    /// Takes in one safetensors or `.npz` file; f16 and bf16 widen to f32, integer buffers (`position_ids`) are passed
+    /// over. A safetensors file is mapped and its tensors are read where they are used: replace it by renaming.
     pub fn read(&mut self, path: &Path) -> Result<(), ImportError> {
         if path.extension().is_some_and(|extension| extension == "npz") {
             return self.read_npz(path);
         }
-        let bytes = std::fs::read(path).map_err(|error| ImportError::io(path, error))?;
-        let file = SafeTensors::deserialize(&bytes)
+        let file = std::fs::File::open(path).and_then(|file| map(&file));
+        let file = Arc::new(file.map_err(|error| ImportError::io(path, error))?);
+        let parsed = SafeTensors::deserialize(&file)
             .map_err(|error| ImportError::Safetensors { path: path.to_owned(), error })?;
-        for (name, view) in file.tensors() {
-            match floats(&view) {
-                Some(values) => self.insert(&name, view.shape(), values),
-                None => log::debug!("{name}: passed over, {:?} is no float", view.dtype()),
+        for (name, view) in parsed.tensors() {
+            let (dtype, shape) = (view.dtype(), view.shape().to_vec());
+            if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                log::debug!("{name}: passed over, {dtype:?} is no float");
+                continue;
             }
+            let start = view.data().as_ptr().addr() - file.as_ptr().addr();
+            let bytes = start..start + view.data().len();
+            self.0.insert(name, Stored::InFile { file: Arc::clone(&file), bytes, dtype, shape });
         }
         Ok(())
     }
@@ -115,7 +187,6 @@ impl Tensors {
     /// Writes all tensors as one f32 safetensors file, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), ImportError> {
         let bytes: BTreeMap<&String, (Vec<usize>, Vec<u8>)> = self
-            .0
             .iter()
             .map(|(name, array)| {
                 let bytes = array.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -133,17 +204,12 @@ impl Tensors {
     }
 }
 
-/// The values of a float tensor, or `None` for another type.
-fn floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let bytes = view.data();
-    match view.dtype() {
-        Dtype::F32 => Some(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
-        Dtype::F16 => {
-            Some(bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect())
-        }
-        Dtype::BF16 => {
-            Some(bytes.as_chunks().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect())
-        }
-        _ => None,
+/// The values of a float tensor's little-endian bytes.
+fn widened(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    let halves = bytes.as_chunks().0.iter();
+    match dtype {
+        Dtype::F16 => halves.map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => halves.map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+        _ => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
     }
 }

@@ -10,8 +10,6 @@ pub use dequantize::peft;
 pub use report::{HeadReport, LayerReport, Report, cosine, verify};
 pub use trie::vocabulary_archive;
 
-use ndarray::ArrayView2;
-
 use crate::import::{Checkpoint, HeadTensors, ImportError};
 use crate::kernels::KernelSet;
 use crate::weights::owned::{
@@ -62,6 +60,7 @@ pub fn quantize(checkpoint: &Checkpoint, source: &str, licence: &str) -> Result<
         if !tensor.iter().all(|value| value.is_finite()) {
             return Err(QuantizeError::NotFinite(name.clone()));
         }
+        checkpoint.tensors.release();
     }
     let mut root = Root {
         config: stored_config(checkpoint),
@@ -178,7 +177,7 @@ fn embeddings(checkpoint: &Checkpoint) -> Result<Embeddings, ImportError> {
         .has_projection()
         .then(|| linear(checkpoint, "electra.embeddings_project", checkpoint.config.hidden_size, width));
     Ok(Embeddings {
-        words: pack::linear(tensors.matrix(&words.0, [words.1, width])?, &bias),
+        words: pack::linear(tensors.matrix(&words.0, [words.1, width])?.view(), &bias),
         positions: values(positions)?,
         token_types: values(types)?,
         norm: norm(checkpoint, "electra.embeddings.LayerNorm", width)?,
@@ -193,6 +192,8 @@ fn layer(checkpoint: &Checkpoint, layer: usize) -> Result<Layer, ImportError> {
     let smoothed =
         |part: &str| smooth::linear(checkpoint, &name(part), hidden, before.as_deref(), smooth::ATTENTION);
     let middle = name("attention.output.LayerNorm");
+    // One layer's f32 weights in memory at a time.
+    checkpoint.tensors.release();
     Ok(Layer {
         query: smoothed("attention.self.query")?,
         key: smoothed("attention.self.key")?,
@@ -228,10 +229,9 @@ fn head(checkpoint: &Checkpoint, head: &HeadTensors) -> Result<Head, ImportError
 }
 
 fn linear(checkpoint: &Checkpoint, name: &str, outputs: usize, inputs: usize) -> Result<Linear, ImportError> {
-    let weight: ArrayView2<'_, f32> =
-        checkpoint.tensors.matrix(&format!("{name}.weight"), [outputs, inputs])?;
+    let weight = checkpoint.tensors.matrix(&format!("{name}.weight"), [outputs, inputs])?;
     let bias = checkpoint.tensors.vector(&format!("{name}.bias"), outputs)?;
-    Ok(pack::linear(weight, &bias.to_vec()))
+    Ok(pack::linear(weight.view(), &bias.to_vec()))
 }
 
 fn norm(checkpoint: &Checkpoint, name: &str, width: usize) -> Result<Norm, ImportError> {

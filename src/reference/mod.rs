@@ -33,6 +33,8 @@ impl Reference<'_> {
         for layer in 0..self.0.config.num_hidden_layers {
             let x = self.layer(&format!("electra.encoder.layer.{layer}"), &states[layer], sequence)?;
             states.push(x);
+            // A layer that lies in a file need not stay in memory while the others have their turn.
+            self.0.tensors.release();
         }
         Ok(states)
     }

@@ -90,7 +90,8 @@ pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> 
 /// The word embeddings with what the discriminator learnt on top of them.
 fn with_delta(mut tensors: Tensors) -> Result<Tensors> {
     let name = "electra.embeddings.word_embeddings.weight";
-    let of = |wanted: &str| tensors.iter().find(|(name, _)| *name == wanted).map(|(_, array)| array);
+    let of =
+        |wanted: &str| tensors.iter().find(|(name, _)| *name == wanted).map(|(_, array)| array.to_owned());
     let (words, delta) = of(name).zip(of(WORD_DELTA)).context("the word embeddings are missing")?;
     let sum = words + delta;
     tensors.insert(name, sum.shape(), sum.iter().copied().collect());

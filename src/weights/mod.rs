@@ -23,6 +23,8 @@ pub(crate) use header::CRC_32C;
 pub use header::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header};
 #[cfg(any(feature = "app", feature = "convert"))]
 pub use mapped::map;
+#[cfg(feature = "convert")]
+pub(crate) use mapped::release;
 #[cfg(feature = "std")]
 pub use owned::AlignedBytes;
 

@@ -81,7 +81,7 @@ impl Golden {
 
     pub fn expected(&self, name: &str) -> ArrayD<f32> {
         let found = self.expected.iter().find(|(known, _)| *known == name);
-        found.unwrap_or_else(|| panic!("{name} is not among the golden tensors")).1.clone()
+        found.unwrap_or_else(|| panic!("{name} is not among the golden tensors")).1.into_owned()
     }
 
     /// All tensors whose name begins so, without that prefix.
