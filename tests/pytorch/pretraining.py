@@ -10,6 +10,7 @@ another size than the test's own.
 
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import torch
@@ -20,13 +21,13 @@ from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTrainin
 folder = Path(sys.argv[1])
 weights = load_file(folder / "initial.safetensors")
 drawn = load_file(folder / "drawn.safetensors")
-run = __import__("tomllib").loads((folder / "run.toml").read_text())
+run = tomllib.loads((folder / "run.toml").read_text())
 lines = (folder / "curve.tsv").read_text().splitlines()
 columns = lines[0].split("\t")
 ours = [dict(zip(columns, map(float, line.split("\t")))) for line in lines[1:]]
 
 
-def config(prefix, like):
+def config(prefix):
     words = weights["electra.embeddings.word_embeddings.weight"]
     layer = f"{prefix}.encoder.layer.0"
     inner, hidden = weights[f"{layer}.intermediate.dense.weight"].shape
@@ -55,8 +56,8 @@ def of_discriminator(name):
     return name if name.startswith(("electra.", "discriminator_")) else None
 
 
-generator = load(ElectraForMaskedLM(config("generator", None)), of_generator)
-discriminator = load(ElectraForPreTraining(config("electra", None)), of_discriminator)
+generator = load(ElectraForMaskedLM(config("generator")), of_generator)
+discriminator = load(ElectraForPreTraining(config("electra")), of_discriminator)
 generator.electra.embeddings = discriminator.electra.embeddings
 generator.generator_lm_head.weight = discriminator.electra.embeddings.word_embeddings.weight
 # We let the padding token's embedding learn, as google-research/electra does.
