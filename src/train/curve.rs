@@ -2,6 +2,7 @@
 //! report show of it.
 
 use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use super::optimizer::scalar;
 use super::ranks::Ranks;
 use super::tensorboard::Events;
 use crate::evaluate::roc_auc;
+use crate::import::write_atomically;
 
 /// Tokens whose judgement is remembered for the curve's areas and shares, and for the report's sentences.
 const REMEMBERED: usize = 1 << 16;
@@ -57,7 +59,7 @@ pub struct Observed<B: Backend> {
 
 /// The curve of a run, being drawn.
 pub struct Curve<B: Backend> {
-    files: Option<(std::fs::File, Events)>,
+    files: Option<(File, Events)>,
     since: Instant,
     steps: usize,
     tokens: usize,
@@ -95,11 +97,10 @@ impl<B: Backend> Curve<B> {
     pub fn open(folder: &Path, step: usize) -> Result<Self> {
         let path = folder.join("curve.tsv");
         let old = if path.exists() { rows(folder)? } else { Vec::new() };
-        let mut file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
-        writeln!(file, "{}", COLUMNS.join("\t"))?;
-        for row in old.iter().filter(|row| row.step <= step) {
-            write_row(&mut file, row)?;
-        }
+        let kept = old.iter().filter(|row| row.step <= step).map(line);
+        let text: String = std::iter::once(COLUMNS.join("\t") + "\n").chain(kept).collect();
+        write_atomically(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
+        let file = OpenOptions::new().append(true).open(&path).with_context(|| path.display().to_string())?;
         Ok(Self { files: Some((file, Events::create(folder, step)?)), ..Self::unwritten() })
     }
 
@@ -173,7 +174,7 @@ impl<B: Backend> Curve<B> {
             ],
         };
         if let Some((file, events)) = &mut self.files {
-            write_row(file, &row)?;
+            file.write_all(line(&row).as_bytes())?;
             events.add(&row)?;
         }
         (self.steps, self.tokens, self.since) = (0, 0, Instant::now());
@@ -208,13 +209,9 @@ fn host<B: Backend>(tensor: Tensor<B, 1>) -> Result<Vec<f32>> {
     tensor.into_data().to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))
 }
 
-fn write_row(file: &mut std::fs::File, row: &Row) -> Result<()> {
-    write!(file, "{}", row.step)?;
-    for value in row.values {
-        write!(file, "\t{value:.6}")?;
-    }
-    writeln!(file)?;
-    Ok(())
+fn line(row: &Row) -> String {
+    let values: String = row.values.iter().map(|value| format!("\t{value:.6}")).collect();
+    format!("{}{values}\n", row.step)
 }
 
 /// The lines of a run's `curve.tsv`.
