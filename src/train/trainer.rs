@@ -122,7 +122,12 @@ impl Run {
                     ));
                 }
                 if checkpoint && writes {
-                    state.save(folder)?;
+                    state.save(folder).with_context(|| {
+                        format!(
+                            "step {}: not kept, the checkpoint before it is; start again from there",
+                            state.step
+                        )
+                    })?;
                     report::write(self, corpus, folder, &curve.verdicts(REPORTED)?)?;
                 }
                 if last {
