@@ -55,7 +55,7 @@ struct CorpusBuild {
     /// A vocab.txt to use instead of training one.
     #[arg(long)]
     vocab: Option<PathBuf>,
-    /// Pieces of the vocabulary to train.
+    /// Pieces of the vocabulary to train. Ties fall differently from time to time: keep vocab.txt to build the same again.
     #[arg(long, default_value_t = 8192)]
     vocab_size: usize,
     /// Longest example in tokens.
