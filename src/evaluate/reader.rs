@@ -68,20 +68,17 @@ impl Reader for ReferenceReader<'_> {
     fn read(&mut self, kind: HeadKind, input: Input<'_>) -> Result<TokenLogits<'_>, Error> {
         let head = self.head(kind)?;
         let tokens = self.text.tokens(input)?;
-        let sequence = Sequence {
-            input_ids: tokens.iter().map(|token| token.id).collect(),
-            token_type_ids: tokens.iter().map(|token| token.type_id.into()).collect(),
-            padding: vec![false; tokens.len()],
-        };
         let checked = "a checkpoint's tensors were checked when it was opened";
         let reference = Reference(self.checkpoint);
-        let states = reference.hidden_states(&sequence).expect(checked);
+        let states = reference.hidden_states(&Sequence::of(tokens)).expect(checked);
         let last = states.last().expect("the embeddings at least");
-        let rows = if kind.answers_from_first_token() { 1 } else { tokens.len() };
-        let answering = last.slice_axis(Axis(0), (..rows).into());
+        let answering = last.slice_axis(Axis(0), (..kind.answering_rows(tokens.len())).into());
         let logits = reference.logits(head, answering).expect(checked);
         self.logits = logits.into_iter().collect();
-        Ok(TokenLogits { tokens: if rows == 1 { &[] } else { tokens }, logits: &self.logits })
+        Ok(TokenLogits {
+            tokens: if kind.answers_from_first_token() { &[] } else { tokens },
+            logits: &self.logits,
+        })
     }
 }
 

@@ -91,9 +91,7 @@ impl<'d> Answers<'d> {
     pub fn metrics(&self) -> Vec<Metric> {
         let all: Vec<&Answered> = self.answered.iter().flatten().collect();
         let metric = |(metric, measure): Measure<'_>| {
-            let (low, high, _) = bootstrapped(all.len(), |picked| {
-                measure(&picked.iter().map(|&index| all[index]).collect::<Vec<_>>())
-            });
+            let (low, high, _) = bootstrapped(all.len(), |picked| measure(&chosen(&all, picked)));
             Metric { metric, value: measure(&all), low, high, n: all.len() }
         };
         measures(self.data, &all).into_iter().map(metric).collect()
@@ -105,10 +103,9 @@ impl<'d> Answers<'d> {
         let (ours, theirs): (Vec<&Answered>, Vec<&Answered>) =
             pairs.filter_map(|(ours, theirs)| Some((ours.as_ref()?, theirs.as_ref()?))).unzip();
         let difference = |(metric, measure): Measure<'_>| {
-            let of = |answers: &[&Answered], picked: &[usize]| {
-                measure(&picked.iter().map(|&index| answers[index]).collect::<Vec<_>>())
-            };
-            let (low, high, p) = bootstrapped(ours.len(), |picked| of(&ours, picked) - of(&theirs, picked));
+            let (low, high, p) = bootstrapped(ours.len(), |picked| {
+                measure(&chosen(&ours, picked)) - measure(&chosen(&theirs, picked))
+            });
             Difference { metric, difference: measure(&ours) - measure(&theirs), low, high, p }
         };
         measures(self.data, &ours).into_iter().map(difference).collect()
@@ -190,6 +187,11 @@ fn measures<'d>(data: &'d Labelled, answered: &[&Answered]) -> Vec<Measure<'d>> 
         }
         _ => vec![("accuracy", Box::new(accuracy))],
     }
+}
+
+/// The answers of those numbers.
+fn chosen<'a>(answers: &[&'a Answered], picked: &[usize]) -> Vec<&'a Answered> {
+    picked.iter().map(|&index| answers[index]).collect()
 }
 
 /// A value over resamplings of `n` examples, drawn with replacement: what 2.5 % lie below, what 2.5 % lie above, and

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Checkpoint, HeadTensors, ImportError, Tensors, write_atomically};
+use super::{Checkpoint, HeadTensors, ImportError, Tensors, write_atomically, write_vocabulary};
 use crate::ElectraConfig;
 use crate::weights::HeadKind;
 
@@ -18,9 +18,7 @@ impl Checkpoint {
         let tokenizer = json!({"do_lower_case": self.uncased, "tokenizer_class": "ElectraTokenizer",
                                "model_max_length": self.config.max_position_embeddings});
         write_json(&folder.join("tokenizer_config.json"), &tokenizer)?;
-        let vocabulary = folder.join("vocab.txt");
-        write_atomically(&vocabulary, (self.pieces.join("\n") + "\n").as_bytes())
-            .map_err(|error| ImportError::io(&vocabulary, error))
+        write_vocabulary(&folder.join("vocab.txt"), &self.pieces)
     }
 }
 

@@ -16,7 +16,7 @@ pub use hugging_face::write_peft;
 #[cfg(feature = "onnx")]
 pub use onnx::Agreement;
 pub use tensors::Tensors;
-pub use vocabulary::read_vocabulary;
+pub use vocabulary::{read_vocabulary, write_vocabulary};
 
 use std::io::Write;
 use std::path::Path;

@@ -15,7 +15,11 @@ use crate::weights::{map, release};
 
 /// Tensors by name, row-major f32: in memory, or still in the safetensors file that they came from.
 #[derive(Clone, Debug, Default)]
-pub struct Tensors(BTreeMap<String, Stored>);
+pub struct Tensors {
+    by_name: BTreeMap<String, Stored>,
+    /// The files that some of them lie in.
+    files: Vec<Arc<Mmap>>,
+}
 
 #[derive(Clone, Debug)]
 enum Stored {
@@ -65,43 +69,33 @@ impl Tensors {
     pub fn insert(&mut self, name: &str, shape: &[usize], values: Vec<f32>) {
         let array = ArrayD::from_shape_vec(IxDyn(shape), values)
             .unwrap_or_else(|error| panic!("tensor {name}: {error}"));
-        self.0.insert(name.to_owned(), Stored::Held(array));
+        self.by_name.insert(name.to_owned(), Stored::Held(array));
     }
 
     /// All tensors in order of name.
     pub fn iter(&self) -> impl Iterator<Item = (&String, CowArray<'_, f32, IxDyn>)> {
-        self.0.iter().map(|(name, stored)| (name, stored.array()))
+        self.by_name.iter().map(|(name, stored)| (name, stored.array()))
     }
 
     /// Lets go of the pages of files that were read so far: what is needed again is read again.
     pub fn release(&self) {
-        let files = self.0.values().filter_map(|stored| match stored {
-            Stored::InFile { file, .. } => Some(file),
-            Stored::Held(_) => None,
-        });
-        let mut last: Option<&Arc<Mmap>> = None;
-        for file in files {
-            if !last.is_some_and(|last| Arc::ptr_eq(last, file)) {
-                release(file);
-            }
-            last = Some(file);
-        }
+        self.files.iter().for_each(|file| release(file));
     }
 
     /// Whether a tensor of that name is here.
     pub fn contains(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.by_name.contains_key(name)
     }
 
     /// Renames every tensor; those for which `rename` returns `None` are left out.
     pub fn renamed(self, mut rename: impl FnMut(&str) -> Option<String>) -> Self {
-        let renamed = self.0.into_iter().filter_map(|(name, array)| Some((rename(&name)?, array)));
-        Self(renamed.collect())
+        let renamed = self.by_name.into_iter().filter_map(|(name, stored)| Some((rename(&name)?, stored)));
+        Self { by_name: renamed.collect(), files: self.files }
     }
 
     /// The same with only the first `rows` rows of one table.
     pub fn with_first_rows(mut self, name: &str, rows: usize) -> Self {
-        if let Some(stored) = self.0.get_mut(name).filter(|stored| !stored.shape().is_empty()) {
+        if let Some(stored) = self.by_name.get_mut(name).filter(|stored| !stored.shape().is_empty()) {
             let first = stored.array().slice_axis(Axis(0), (..rows).into()).to_owned();
             *stored = Stored::Held(first);
         }
@@ -129,7 +123,7 @@ impl Tensors {
     }
 
     fn get(&self, name: &str, shape: &[usize]) -> Result<&Stored, ImportError> {
-        let stored = self.0.get(name).ok_or_else(|| ImportError::MissingTensor(name.to_owned()))?;
+        let stored = self.by_name.get(name).ok_or_else(|| ImportError::MissingTensor(name.to_owned()))?;
         if stored.shape() == shape {
             Ok(stored)
         } else {
@@ -159,8 +153,9 @@ impl Tensors {
             }
             let start = view.data().as_ptr().addr() - file.as_ptr().addr();
             let bytes = start..start + view.data().len();
-            self.0.insert(name, Stored::InFile { file: Arc::clone(&file), bytes, dtype, shape });
+            self.by_name.insert(name, Stored::InFile { file: Arc::clone(&file), bytes, dtype, shape });
         }
+        self.files.push(file);
         Ok(())
     }
 

@@ -3,8 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::ImportError;
+use super::{ImportError, write_atomically};
 use crate::text::SpecialTokens;
+
+/// Writes the pieces by id, as [`read_vocabulary`] reads them.
+pub fn write_vocabulary(path: &Path, pieces: &[String]) -> Result<(), ImportError> {
+    write_atomically(path, (pieces.join("\n") + "\n").as_bytes())
+        .map_err(|error| ImportError::io(path, error))
+}
 
 /// Reads the pieces by id and finds the special tokens. A piece that stands twice, an empty line
 /// between pieces or a missing special token is an error.

@@ -115,12 +115,8 @@ impl<'a> Comparison<'a> {
         if length == 2 {
             return Ok(());
         }
-        let sequence = Sequence {
-            input_ids: workspace.tokens[..length].iter().map(|token| token.id).collect(),
-            token_type_ids: workspace.tokens[..length].iter().map(|token| token.type_id.into()).collect(),
-            padding: vec![false; length],
-        };
-        let expected = Reference(self.checkpoint).hidden_states(&sequence)?;
+        let expected =
+            Reference(self.checkpoint).hidden_states(&Sequence::of(&workspace.tokens[..length]))?;
         let network = Network::new(self.model, kernels::best());
         network.encode_observed(&mut workspace, length, |layer, states| {
             self.layers[layer].add(&expected[layer], states);
@@ -158,7 +154,7 @@ impl<'a> Comparison<'a> {
             }
             return Ok(());
         }
-        let rows = if head.kind.answers_from_first_token() { 1 } else { tokens.len() };
+        let rows = head.kind.answering_rows(tokens.len());
         let expected = reference.logits(head, hidden.slice(ndarray::s![..rows, ..]))?;
         let logits = session.token_logits_of(head.kind, tokens)?.logits;
         for (row, logits) in expected.rows().into_iter().zip(logits.chunks_exact(head.labels.len())) {

@@ -10,6 +10,7 @@ pub use loss::{binary_cross_entropy, cross_entropy};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use crate::import::{Checkpoint, HeadTensors, ImportError};
+use crate::text::Token;
 
 /// One sequence of tokens.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,17 @@ pub struct Sequence {
     pub token_type_ids: Vec<u32>,
     /// `true` where a token is padding, which no other may attend to.
     pub padding: Vec<bool>,
+}
+
+impl Sequence {
+    /// Tokens as the tokeniser gave them, without padding.
+    pub fn of(tokens: &[Token]) -> Self {
+        Self {
+            input_ids: tokens.iter().map(|token| token.id).collect(),
+            token_type_ids: tokens.iter().map(|token| token.type_id.into()).collect(),
+            padding: vec![false; tokens.len()],
+        }
+    }
 }
 
 /// The f32 network of a checkpoint.

@@ -49,6 +49,11 @@ impl<B: AutodiffBackend> Checkpoint<B> {
         Ok(())
     }
 
+    /// Whether the folder has one; nothing of it is read.
+    pub fn is_in(folder: &Path) -> Result<bool> {
+        Ok(!checkpoints(folder)?.is_empty())
+    }
+
     /// The newest checkpoint of the folder, if there is one.
     pub fn newest(folder: &Path, device: &B::Device) -> Result<Option<Self>> {
         let Some((step, path)) = checkpoints(folder)?.pop() else { return Ok(None) };

@@ -15,6 +15,7 @@ use super::objective::Judged;
 use super::optimizer::scalar;
 use super::ranks::Ranks;
 use super::tensorboard::Events;
+use super::weights::host_values;
 use crate::evaluate::roc_auc;
 use crate::import::write_atomically;
 
@@ -186,7 +187,7 @@ impl<B: Backend> Curve<B> {
         let mut found = Vec::new();
         for (part, judged) in self.remembered.iter().rev() {
             let Some(logits) = &judged.logits else { continue };
-            let logits = host(logits.clone())?;
+            let logits = host_values(logits.to_data(), "logits")?;
             let read = judged.corrupted.clone().into_data().iter::<i64>().collect::<Vec<_>>();
             for row in part.rows() {
                 if found.len() == sentences {
@@ -202,11 +203,6 @@ impl<B: Backend> Curve<B> {
         }
         Ok(found)
     }
-}
-
-/// A vector's values on the host.
-fn host<B: Backend>(tensor: Tensor<B, 1>) -> Result<Vec<f32>> {
-    tensor.into_data().to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))
 }
 
 fn line(row: &Row) -> String {

@@ -106,27 +106,27 @@ pub fn finetune<B: AutodiffBackend>(
     device: &B::Device,
 ) -> Result<Finetuned> {
     recipe.check(&start.config)?;
-    let lessons = Lessons::read(start, train, recipe.sequence)?;
-    let steps = recipe.epochs * lessons.all.len().div_ceil(recipe.batch_size);
+    let lessons = lessons(start, train, recipe.sequence)?;
+    let steps = recipe.epochs * lessons.len().div_ceil(recipe.batch_size);
     let adam = Adam { warmup_steps: (steps as f64 * recipe.warmup) as usize, ..recipe.adam };
     let mut found = Finetuned {
         seed,
         losses: Vec::new(),
         dev: Vec::new(),
-        left_out: train.examples.len() - lessons.all.len(),
+        left_out: train.examples.len() - lessons.len(),
         checkpoint: with_fresh_head(start, train, seed),
     };
     let mut weights = Weights::<B>::from_tensors(&found.checkpoint.tensors, device)?.require_grad();
     let mut moments = Moments::default();
     let mut step = 0;
     for epoch in 1..=recipe.epochs {
-        let bar = ProgressBar::new(lessons.all.len() as u64);
+        let bar = ProgressBar::new(lessons.len() as u64);
         bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}, {per_sec}, {eta} left")?);
         let mut losses: Option<Tensor<B::InnerBackend, 1>> = None;
-        let order = epoch_order(lessons.all.len(), seed ^ (epoch as u64) << 32);
+        let order = epoch_order(lessons.len(), seed ^ (epoch as u64) << 32);
         for chosen in order.chunks(recipe.batch_size) {
             B::seed(device, seed ^ (step as u64) << 20);
-            let batch: Vec<&Lesson> = chosen.iter().map(|&index| &lessons.all[index]).collect();
+            let batch: Vec<&Lesson> = chosen.iter().map(|&index| &lessons[index]).collect();
             let network = network(&weights, &start.config, recipe.dropout);
             let loss = loss(&network, train.kind, &batch, device);
             let own = gradients(&weights, &loss.backward());
@@ -140,7 +140,7 @@ pub fn finetune<B: AutodiffBackend>(
             bar.inc(chosen.len() as u64);
         }
         bar.finish_and_clear();
-        let loss = losses.map_or(f64::NAN, |sum| f64::from(scalar(sum))) / lessons.all.len() as f64;
+        let loss = losses.map_or(f64::NAN, |sum| f64::from(scalar(sum))) / lessons.len() as f64;
         ensure!(loss.is_finite(), "epoch {epoch}: the loss is no longer finite; lower the learning rate");
         found.losses.push(loss);
         let mut said = String::new();
@@ -198,26 +198,21 @@ struct Lesson {
     value: f32,
 }
 
-struct Lessons {
-    all: Vec<Lesson>,
-}
-
-impl Lessons {
-    fn read(start: &Checkpoint, data: &Labelled, sequence: usize) -> Result<Self> {
-        let names: Vec<&str> = data.labels.iter().map(String::as_str).collect();
-        let task = Task::of(data.kind, &names);
-        let mut text = TextReader::new(start, sequence);
-        let mut all = Vec::new();
-        for (index, example) in data.examples.iter().enumerate() {
-            match Lesson::read(&mut text, &task, example.input(), example.target()) {
-                Ok(lesson) => all.push(lesson),
-                Err(Error::EmptyText | Error::SpanOutsideContext) => {}
-                Err(error) => return Err(error).with_context(|| format!("example {}", index + 1)),
-            }
+/// What the examples of a file teach; those without a token, or whose answer is cut off, are left out.
+fn lessons(start: &Checkpoint, data: &Labelled, sequence: usize) -> Result<Vec<Lesson>> {
+    let names: Vec<&str> = data.labels.iter().map(String::as_str).collect();
+    let task = Task::of(data.kind, &names);
+    let mut text = TextReader::new(start, sequence);
+    let mut lessons = Vec::new();
+    for (index, example) in data.examples.iter().enumerate() {
+        match Lesson::read(&mut text, &task, example.input(), example.target()) {
+            Ok(lesson) => lessons.push(lesson),
+            Err(Error::EmptyText | Error::SpanOutsideContext) => {}
+            Err(error) => return Err(error).with_context(|| format!("example {}", index + 1)),
         }
-        ensure!(!all.is_empty(), "no example teaches anything: each is empty, or its answer is cut off");
-        Ok(Self { all })
     }
+    ensure!(!lessons.is_empty(), "no example teaches anything: each is empty, or its answer is cut off");
+    Ok(lessons)
 }
 
 impl Lesson {

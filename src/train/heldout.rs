@@ -11,7 +11,7 @@ use super::masked::Masked;
 use super::model::Network;
 use super::objective::{Pair, ids, sample_replacements};
 use super::run::Run;
-use super::weights::Weights;
+use super::weights::{Weights, host_values};
 use crate::evaluate::roc_auc;
 use crate::text::Token;
 use crate::weights::AlignedBytes;
@@ -75,7 +75,7 @@ pub fn score<B: Backend>(
             Replacement::Generator => sample_replacements(&generator, &masked, device),
             Replacement::RandomWord => ids(random_words(corpus, masked.chosen(), &mut rng), device),
         };
-        let corrupted = masked.corrupt(samples, device);
+        let corrupted = masked.corrupt(samples, masked.originals(device), device);
         let logits = f32_logits(&discriminator, &masked, corrupted.clone(), device)?;
         let corrupted: Vec<u32> = corrupted.into_data().iter::<i64>().map(|id| id as u32).collect();
         let width = masked.sequence();
@@ -132,8 +132,7 @@ fn f32_logits<B: Backend>(
     device: &B::Device,
 ) -> Result<Vec<f32>> {
     let hidden = discriminator.encode(&masked.batch(ids, device));
-    let logits = discriminator.discriminator_head(hidden).into_data();
-    logits.to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))
+    host_values(discriminator.discriminator_head(hidden).into_data(), "logits")
 }
 
 fn random_words(corpus: &Corpus, count: usize, rng: &mut impl Rng) -> Vec<i32> {

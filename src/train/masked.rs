@@ -146,14 +146,19 @@ impl Masked {
         vector(self.uniform.clone(), device)
     }
 
-    /// The original tokens with `samples` put at the chosen positions, `[size · sequence]`. Of several samples at
+    /// [`Masked::originals`] with `samples` put at the chosen positions, `[size · sequence]`. Of several samples at
     /// one position the first counts.
-    pub fn corrupt<B: Backend>(&self, samples: Tensor<B, 1, Int>, device: &B::Device) -> Tensor<B, 1, Int> {
+    pub fn corrupt<B: Backend>(
+        &self,
+        samples: Tensor<B, 1, Int>,
+        originals: Tensor<B, 1, Int>,
+        device: &B::Device,
+    ) -> Tensor<B, 1, Int> {
         let slots = ids(self.slot.iter().map(|slot| slot.unwrap_or(0) as i32).collect(), device);
         let untouched: Vec<bool> = self.slot.iter().map(Option::is_none).collect();
         let length = untouched.len();
         let untouched = Tensor::<B, 1, Bool>::from_data(TensorData::new(untouched, [length]), device);
-        samples.select(0, slots).mask_where(untouched, self.originals(device))
+        samples.select(0, slots).mask_where(untouched, originals)
     }
 
     /// The tensors of the part with these ids, `[size · sequence]`, in the place of the original ones.

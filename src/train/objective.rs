@@ -83,6 +83,11 @@ impl Counts {
         let judged = |part: &Masked| part.judged(kind == Kind::Electra15).count();
         Self { chosen: parts.iter().map(Masked::chosen).sum(), judged: parts.iter().map(judged).sum() }
     }
+
+    /// The share of the chosen positions that a part has.
+    fn chosen_share(&self, part: &Masked) -> f64 {
+        part.chosen() as f64 / self.chosen.max(1) as f64
+    }
 }
 
 /// What one part of a batch computed. Losses are shares of the batch's means, which they sum up to; nats.
@@ -119,16 +124,18 @@ impl Objective {
         device: &B::Device,
     ) -> Step<B> {
         let filler = if self.kind == Kind::Mlm { &pair.discriminator } else { &pair.generator };
-        let chosen_share = part.chosen() as f64 / counts.chosen.max(1) as f64;
-        let filled = fill(filler, part, device);
+        let chosen_share = counts.chosen_share(part);
+        let originals = part.originals(device);
+        let filled = fill(filler, part, originals.clone(), device);
         let mlm_loss = filled.loss * chosen_share;
-        let accuracy = filled.samples.clone().equal(filled.originals.clone()).float().mean() * chosen_share;
+        let accuracy = filled.samples.clone().equal(filled.targets.clone()).float().mean() * chosen_share;
         if self.kind == Kind::Mlm {
             let loss = mlm_loss.clone();
             return Step { loss, mlm_loss, generator_accuracy: accuracy, discriminator: None };
         }
-        let corrupted = part.corrupt(filled.samples, device);
-        let judged = self.judge(&pair.discriminator, part, corrupted, filled.originals, counts, device);
+        let corrupted = part.corrupt(filled.samples, originals.clone(), device);
+        let read = Read { corrupted, originals, targets: filled.targets };
+        let judged = self.judge(&pair.discriminator, part, read, counts, device);
         Step {
             loss: mlm_loss.clone() * self.gen_weight + judged.loss.clone() * self.disc_weight,
             mlm_loss,
@@ -142,12 +149,11 @@ impl Objective {
         &self,
         network: &Network<'_, B>,
         part: &Masked,
-        corrupted: Tensor<B, 1, Int>,
-        chosen_originals: Tensor<B, 1, Int>,
+        read: Read<B>,
         counts: Counts,
         device: &B::Device,
     ) -> Judged<B> {
-        let originals = part.originals(device);
+        let Read { corrupted, originals, targets } = read;
         let hidden = network.encode(&part.batch(corrupted.clone(), device));
         let judged = part.judged_mask(self.kind == Kind::Electra15, device);
         let mean = |losses: Tensor<B, 1>| (losses * judged.clone()).sum() / counts.judged.max(1) as f64;
@@ -160,8 +166,8 @@ impl Objective {
             }
             Kind::ReplaceMlm => {
                 let rows = hidden.select(0, part.positions(device));
-                let share = part.chosen() as f64 / counts.chosen.max(1) as f64;
-                let loss = cross_entropy(network.language_head("electra", rows), chosen_originals) * share;
+                let loss = cross_entropy(network.language_head("electra", rows), targets);
+                let loss = loss * counts.chosen_share(part);
                 Judged { loss, corrupted, logits: None }
             }
             Kind::AllTokensMlm => {
@@ -183,16 +189,30 @@ impl Objective {
 struct Filled<B: Backend> {
     loss: Tensor<B, 1>,
     samples: Tensor<B, 1, Int>,
-    originals: Tensor<B, 1, Int>,
+    /// What stood at the chosen positions.
+    targets: Tensor<B, 1, Int>,
 }
 
-fn fill<B: Backend>(generator: &Network<'_, B>, part: &Masked, device: &B::Device) -> Filled<B> {
+/// What a discriminator gets: tokens `[size · sequence]` as they are and as they were, and what stood at the chosen
+/// positions.
+struct Read<B: Backend> {
+    corrupted: Tensor<B, 1, Int>,
+    originals: Tensor<B, 1, Int>,
+    targets: Tensor<B, 1, Int>,
+}
+
+fn fill<B: Backend>(
+    generator: &Network<'_, B>,
+    part: &Masked,
+    originals: Tensor<B, 1, Int>,
+    device: &B::Device,
+) -> Filled<B> {
     let hidden = generator.encode(&part.batch(part.masked(device), device));
     let positions = part.positions(device);
     let logits = generator.language_head("generator", hidden.select(0, positions.clone()));
-    let originals = part.originals(device).select(0, positions);
+    let targets = originals.select(0, positions);
     let samples = sample(logits.clone().detach(), part.uniform(device));
-    Filled { loss: cross_entropy(logits, originals.clone()), samples, originals }
+    Filled { loss: cross_entropy(logits, targets.clone()), samples, targets }
 }
 
 /// What a generator puts at the chosen positions.
@@ -201,7 +221,7 @@ pub fn sample_replacements<B: Backend>(
     part: &Masked,
     device: &B::Device,
 ) -> Tensor<B, 1, Int> {
-    fill(generator, part, device).samples
+    fill(generator, part, part.originals(device), device).samples
 }
 
 /// ln softmax of `[rows, classes]` logits at each row's class; `[rows]`.

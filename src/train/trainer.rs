@@ -155,7 +155,7 @@ impl Run {
         );
         if ranks.rank() == 0 {
             self.claim(folder, &corpus.manifest)?;
-            if Checkpoint::<B>::newest(folder, device)?.is_none() {
+            if !Checkpoint::<B>::is_in(folder)? {
                 corpus.verify()?;
                 let weights = self.initial_weights(shapes, corpus, device)?;
                 Checkpoint::<B> { step: 0, weights, moments: Moments::default() }.save(folder)?;

@@ -65,22 +65,8 @@ impl<B: Backend> Weights<B> {
     }
 
     /// The sums of two sets' tensors, name by name; what only one has stays.
-    pub fn plus(mut self, other: Self) -> Self {
-        for (name, tensor) in other.matrices {
-            let sum = match self.matrices.remove(&name) {
-                Some(own) => own + tensor,
-                None => tensor,
-            };
-            self.matrices.insert(name, sum);
-        }
-        for (name, tensor) in other.vectors {
-            let sum = match self.vectors.remove(&name) {
-                Some(own) => own + tensor,
-                None => tensor,
-            };
-            self.vectors.insert(name, sum);
-        }
-        self
+    pub fn plus(self, other: Self) -> Self {
+        Self { matrices: sums(self.matrices, other.matrices), vectors: sums(self.vectors, other.vectors) }
     }
 
     /// All values one after another, in order of names, matrices first.
@@ -161,7 +147,22 @@ impl<B: Backend> Weights<B> {
     }
 }
 
-fn host_values(data: TensorData, name: &str) -> Result<Vec<f32>> {
+fn sums<B: Backend, const D: usize>(
+    mut own: BTreeMap<String, Tensor<B, D>>,
+    other: BTreeMap<String, Tensor<B, D>>,
+) -> BTreeMap<String, Tensor<B, D>> {
+    for (name, tensor) in other {
+        let sum = match own.remove(&name) {
+            Some(own) => own + tensor,
+            None => tensor,
+        };
+        own.insert(name, sum);
+    }
+    own
+}
+
+/// The values of a tensor of that name on the host.
+pub(super) fn host_values(data: TensorData, name: &str) -> Result<Vec<f32>> {
     data.to_vec::<f32>()
         .map_err(|error| anyhow::anyhow!("{error:?}"))
         .with_context(|| format!("tensor {name}: not f32 on this backend"))

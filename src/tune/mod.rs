@@ -381,7 +381,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
         if tokens.iter().all(|token| token.special == 1) {
             return Err(Error::EmptyText);
         }
-        let rows = answering_rows(task.kind, length);
+        let rows = task.kind.answering_rows(length);
         let labels = labels.get_mut(..rows.max(2).min(plan.inference.tokens)).unwrap_or_default();
         task::label_tokens(task, input, target, tokens, labels)?;
         let value = if let Target::Value(value) = target { value } else { 0.0 };
@@ -427,7 +427,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
         let hidden = model.config().hidden_size;
         let (layout, layers) = (&plan.layout, model.config().num_hidden_layers);
         let network = Network { dropout, ..network(*model, kernels, task, layout, moments.parameters) };
-        let rows = answering_rows(task.kind, length);
+        let rows = task.kind.answering_rows(length);
         let first_layer = layout.first_layer();
         if first_layer < layers {
             space.gradient.get_mut(..length * hidden).unwrap_or_default().fill(0.0);
@@ -449,11 +449,6 @@ impl<'m, 'a> Tuner<'m, 'a> {
         let gradients = &mut Gradients { layout, values: moments.gradients };
         network.embeddings().backward(&mut workspace.block, space, tokens, gradients);
     }
-}
-
-/// Rows of hidden states that a head answers from.
-fn answering_rows(kind: HeadKind, length: usize) -> usize {
-    if kind.answers_from_first_token() { 1 } else { length }
 }
 
 /// What is trained of a model for a task.

@@ -151,6 +151,11 @@ impl HeadKind {
         matches!(self, Self::Classify | Self::Regress)
     }
 
+    /// Rows of `tokens` hidden states that it answers from.
+    pub(crate) const fn answering_rows(self, tokens: usize) -> usize {
+        if self.answers_from_first_token() { 1 } else { tokens }
+    }
+
     /// As the command and errors call it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -38,26 +38,19 @@ pub fn shipped_model() -> electret::weights::AlignedBytes {
 /// What the f32 reference answers to a few texts, for `tests/pytorch/exported.py` to compare with.
 #[cfg(feature = "train")]
 pub fn write_logits(checkpoint: &electret::import::Checkpoint, folder: &std::path::Path) {
-    use electret::evaluate::TextReader;
+    use electret::evaluate::{Reader, ReferenceReader, TextReader};
     use electret::import::Tensors;
-    use electret::reference::{Reference, Sequence};
 
     let texts = ["The cat sees a ball.", "Où est l'école? She asked again!", "an apple"];
+    let (kind, tokens) = (checkpoint.heads[0].kind, checkpoint.config.max_position_embeddings);
+    let (mut text_reader, mut reader) =
+        (TextReader::new(checkpoint, tokens), ReferenceReader::new(checkpoint, tokens));
     let mut expected = Tensors::default();
-    let mut reader = TextReader::new(checkpoint, checkpoint.config.max_position_embeddings);
     for (index, text) in texts.into_iter().enumerate() {
-        let ids: Vec<u32> = reader.tokens(text.into()).unwrap().iter().map(|token| token.id).collect();
-        let count = ids.len();
-        let sequence =
-            Sequence { input_ids: ids.clone(), token_type_ids: vec![0; count], padding: vec![false; count] };
-        let head = &checkpoint.heads[0];
-        let states = Reference(checkpoint).hidden_states(&sequence).unwrap();
-        let rows = if head.kind.answers_from_first_token() { 1 } else { count };
-        let answering = states.last().unwrap().slice_axis(ndarray::Axis(0), (..rows).into());
-        let logits = Reference(checkpoint).logits(head, answering).unwrap();
-        let shape = logits.shape().to_vec();
-        expected.insert(&format!("{index}.logits"), &shape, logits.into_iter().collect());
-        expected.insert(&format!("{index}.ids"), &[count], ids.iter().map(|&id| id as f32).collect());
+        let ids: Vec<f32> = text_reader.tokens(text.into()).unwrap().iter().map(|t| t.id as f32).collect();
+        let logits = reader.read(kind, text.into()).unwrap().logits.to_vec();
+        expected.insert(&format!("{index}.logits"), &[logits.len()], logits);
+        expected.insert(&format!("{index}.ids"), &[ids.len()], ids);
     }
     expected.write(&folder.join("expected.safetensors")).unwrap();
     std::fs::write(folder.join("expected.txt"), texts.join("\n") + "\n").unwrap();

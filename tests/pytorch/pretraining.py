@@ -1,7 +1,7 @@
 """A hundred joint steps again in PyTorch and transformers: the same weights, batches, masks and sampling.
 
-    ELECTRET_PYTORCH=/tmp/hundred cargo test --release --features train --test pretraining -- hundred --nocapture
-    python tests/pytorch/pretraining.py /tmp/hundred
+    ELECTRET_PYTORCH=target/hundred cargo test --release --features train --test pretraining -- hundred --nocapture
+    python tests/pytorch/pretraining.py target/hundred
 
 Samples are taken by the same numbers from 0 to 1, one a chosen position. Says how far each step's losses are from
 ours (`curve.tsv`), and how many tokens a second both do. ELECTRET_CORPUS and ELECTRET_PRESET choose another corpus and

@@ -138,7 +138,7 @@ fn outputs(
     let Some(head) = checkpoint.heads.first() else {
         return Ok(vec![hidden.iter().copied().collect()]);
     };
-    let rows = if head.kind.answers_from_first_token() { hidden.slice(s![..1, ..]) } else { hidden.view() };
+    let rows = hidden.slice(s![..head.kind.answering_rows(hidden.nrows()), ..]);
     let logits = reference.logits(head, rows)?;
     if head.kind == HeadKind::Answer {
         return Ok(logits.columns().into_iter().map(|column| column.to_vec()).collect());

@@ -7,7 +7,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
@@ -26,11 +25,12 @@ use crate::weights::{AlignedBytes, CRC_32C, access_vocabulary};
 const BATCHES_A_NOTE: usize = 16;
 
 /// What `corpus build` is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BuildOptions {
     /// Text, `.jsonl`, either of them `.zst`, or `-`.
     pub sources: Vec<PathBuf>,
-    /// Folder that receives `vocab.txt`, `train.u16`, `heldout.u16` and `corpus.json`.
+    /// Folder that receives `vocab.txt`, `train.u16`, `heldout.u16` and `corpus.json`. It decides nothing of them.
+    #[serde(skip)]
     pub out: PathBuf,
     /// A vocabulary to use; without it one of `vocab_size` pieces is trained on the sources.
     pub vocab: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub struct BuildOptions {
 /// `corpus.part.json`: how far a build has come.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
-    asked: Asked,
+    asked: BuildOptions,
     /// The source that is being read, and its lines that are packed.
     source: usize,
     lines: u64,
@@ -53,16 +53,6 @@ struct Note {
     train: Written,
     heldout: Written,
     packer: Packer,
-}
-
-/// What decides a corpus.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Asked {
-    sources: Vec<PathBuf>,
-    vocab: Option<PathBuf>,
-    vocab_size: usize,
-    sequence: usize,
-    seed: u64,
 }
 
 /// What a shard holds.
@@ -85,33 +75,27 @@ pub fn build(options: &BuildOptions) -> Result<Manifest> {
         "-: standard input is read once; give a --vocab to read it with"
     );
     std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
-    let mut building = Building::open(options)?;
-    building.pack(options)?;
+    let (mut building, vocabulary) = Building::open(options)?;
+    building.pack(options, &Tokenizer::new(access_vocabulary(vocabulary.as_slice())?))?;
     building.finish(options)
 }
 
 struct Building {
     note: Note,
-    vocabulary: Arc<AlignedBytes>,
     vocab_size: usize,
     train: Shard,
     heldout: Shard,
 }
 
 impl Building {
-    /// Goes on with what an interrupted build of the same sources left, or begins.
-    fn open(options: &BuildOptions) -> Result<Self> {
-        let asked = Asked {
-            sources: options.sources.clone(),
-            vocab: options.vocab.clone(),
-            vocab_size: options.vocab_size,
-            sequence: options.sequence,
-            seed: options.seed,
-        };
+    /// Goes on with what an interrupted build of the same sources left, or begins; and the vocabulary to read with.
+    fn open(options: &BuildOptions) -> Result<(Self, AlignedBytes)> {
         let vocab = options.out.join("vocab.txt");
         let left = std::fs::read(note_path(&options.out)).ok();
         let left: Option<Note> = left.and_then(|json| serde_json::from_slice(&json).ok());
-        let left = left.filter(|note| note.asked == asked);
+        let is_same =
+            |note: &Note| BuildOptions { out: options.out.clone(), ..note.asked.clone() } == *options;
+        let left = left.filter(is_same);
         if left.is_none() {
             match &options.vocab {
                 Some(given) => {
@@ -134,7 +118,7 @@ impl Building {
                 note
             }
             None => Note {
-                asked,
+                asked: options.clone(),
                 source: 0,
                 lines: 0,
                 documents: 0,
@@ -145,12 +129,10 @@ impl Building {
         };
         let shard = |name, written| Shard::open(&options.out.join(name), options.sequence, written);
         let (train, heldout) = (shard("train.u16", note.train)?, shard("heldout.u16", note.heldout)?);
-        Ok(Self { note, vocabulary: Arc::new(vocabulary), vocab_size: pieces.len(), train, heldout })
+        Ok((Self { note, vocab_size: pieces.len(), train, heldout }, vocabulary))
     }
 
-    fn pack(&mut self, options: &BuildOptions) -> Result<()> {
-        let archive = Arc::clone(&self.vocabulary);
-        let tokenizer = Tokenizer::new(access_vocabulary(archive.as_slice())?);
+    fn pack(&mut self, options: &BuildOptions, tokenizer: &Tokenizer<'_>) -> Result<()> {
         let mut paragraphs = Vec::new();
         for (index, source) in options.sources.iter().enumerate().skip(self.note.source) {
             log::info!("packing {}", source.display());
@@ -158,7 +140,7 @@ impl Building {
             lines.skip(self.note.lines)?;
             let mut batches = 0;
             while lines.next_batch(&mut paragraphs)? {
-                self.pack_batch(&paragraphs, &tokenizer)?;
+                self.pack_batch(&paragraphs, tokenizer)?;
                 batches += 1;
                 if batches % BATCHES_A_NOTE == 0 {
                     self.keep_note(options, index, lines.number())?;

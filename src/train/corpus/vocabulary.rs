@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
 use tokenizers::normalizers::BertNormalizer;
@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::source::Lines;
-use crate::import::write_atomically;
+use crate::import::write_vocabulary;
 use crate::text::SpecialTokens;
 
 /// Of so many lines one is learned from.
@@ -49,8 +49,8 @@ pub fn train(sources: &[PathBuf], pieces: usize, path: &Path) -> Result<()> {
     }
     let mut pieces: Vec<(String, u32)> = tokenizer.get_vocab(true).into_iter().collect();
     pieces.sort_by_key(|&(_, id)| id);
-    let lines: Vec<String> = pieces.into_iter().map(|(piece, _)| piece).collect();
-    write_atomically(path, (lines.join("\n") + "\n").as_bytes()).with_context(|| path.display().to_string())
+    let pieces: Vec<String> = pieces.into_iter().map(|(piece, _)| piece).collect();
+    Ok(write_vocabulary(path, &pieces)?)
 }
 
 /// The lines of a source up to the first that cannot be read, which is kept in `failed`.
