@@ -8,6 +8,7 @@ sequences are of full length.
 
 import argparse
 import json
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -15,7 +16,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/pytorch"))
+from networks import networks
 
 parser = argparse.ArgumentParser()
 parser.add_argument("run", type=Path)
@@ -33,24 +36,10 @@ with safe_open(checkpoint, "pt") as file:
     for name in file.keys():
         shapes[name] = file.get_slice(name).get_shape()
 
-
-def config(prefix):
-    inner, hidden = shapes[f"{prefix}.encoder.layer.0.intermediate.dense.weight"]
-    layers = sum(name.startswith(f"{prefix}.encoder.layer.") and name.endswith("query.weight") for name in shapes)
-    words, width = shapes["electra.embeddings.word_embeddings.weight"]
-    positions, _ = shapes["electra.embeddings.position_embeddings.weight"]
-    return ElectraConfig(
-        vocab_size=words, embedding_size=width, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
-        num_attention_heads=max(hidden // 64, 1), max_position_embeddings=positions,
-        hidden_dropout_prob=run["dropout"], attention_probs_dropout_prob=run["dropout"])
-
-
 device = torch.device(options.device)
-generator = ElectraForMaskedLM(config("generator")).to(device)
-discriminator = ElectraForPreTraining(config("electra")).to(device)
-generator.electra.embeddings = discriminator.electra.embeddings
-generator.generator_lm_head.weight = discriminator.electra.embeddings.word_embeddings.weight
-parameters = list({id(p): p for model in (generator, discriminator) for p in model.parameters()}.values())
+generator, discriminator, parameters = networks(shapes, run["dropout"])
+generator.to(device)
+discriminator.to(device)
 optimizer = torch.optim.AdamW(parameters, lr=1e-4, eps=1e-6, weight_decay=0.01, fused=device.type == "cuda")
 size, length, words = run["batch_size"], corpus["sequence"], corpus["vocab_size"]
 chosen = max(1, int(length * run["objective"]["mask_prob"]))

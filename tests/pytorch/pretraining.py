@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
+
+from networks import networks
 
 folder = Path(sys.argv[1])
 weights = load_file(folder / "initial.safetensors")
@@ -27,23 +28,10 @@ columns = lines[0].split("\t")
 ours = [dict(zip(columns, map(float, line.split("\t")))) for line in lines[1:]]
 
 
-def config(prefix):
-    words = weights["electra.embeddings.word_embeddings.weight"]
-    layer = f"{prefix}.encoder.layer.0"
-    inner, hidden = weights[f"{layer}.intermediate.dense.weight"].shape
-    layers = len([name for name in weights if name.startswith(f"{prefix}.encoder.layer.") and name.endswith("query.weight")])
-    return ElectraConfig(
-        vocab_size=words.shape[0], embedding_size=words.shape[1], hidden_size=hidden, intermediate_size=inner,
-        num_hidden_layers=layers, num_attention_heads=max(hidden // 64, 1),
-        max_position_embeddings=len(weights["electra.embeddings.position_embeddings.weight"]),
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-
-
 def load(model, rename):
     named = {rename(name): value for name, value in weights.items() if rename(name)}
     missing, unexpected = model.load_state_dict(named, strict=False)
     assert not unexpected and all("position_ids" in name or "lm_head.weight" in name for name in missing), (missing, unexpected)
-    return model
 
 
 def of_generator(name):
@@ -56,15 +44,9 @@ def of_discriminator(name):
     return name if name.startswith(("electra.", "discriminator_")) else None
 
 
-generator = load(ElectraForMaskedLM(config("generator")), of_generator)
-discriminator = load(ElectraForPreTraining(config("electra")), of_discriminator)
-generator.electra.embeddings = discriminator.electra.embeddings
-generator.generator_lm_head.weight = discriminator.electra.embeddings.word_embeddings.weight
-# We let the padding token's embedding learn, as google-research/electra does.
-discriminator.electra.embeddings.word_embeddings.padding_idx = None
-
-parameters = {id(p): p for model in (generator, discriminator) for p in model.parameters()}
-parameters = list(parameters.values())
+generator, discriminator, parameters = networks({name: value.shape for name, value in weights.items()}, dropout=0.0)
+load(generator, of_generator)
+load(discriminator, of_discriminator)
 moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
 adam, objective = run["adam"], run["objective"]
 

@@ -3,11 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-#[cfg(feature = "wgpu")]
-use burn::backend::Wgpu;
-use burn::backend::{Autodiff, Flex};
-#[cfg(feature = "tch")]
-use burn::backend::{LibTorch, libtorch::LibTorchDevice};
 use clap::Args;
 use electret::evaluate::{LabelNames, Labelled, Metric};
 use electret::import::write_atomically;
@@ -15,7 +10,7 @@ use electret::train::finetune::{Finetuned, Recipe, finetune};
 use serde_json::json;
 
 use super::convert::open_source;
-use super::train::Device;
+use super::device::{Device, on_device};
 use super::{Output, evaluate};
 
 /// Fine-tunes a whole network on a task, in f32: a Hugging Face folder in, a Hugging Face folder out.
@@ -93,29 +88,9 @@ impl Finetune {
             train.kind.name(),
             train.labels.len()
         );
-        let learn = |seed| match self.device {
-            Device::Cpu => {
-                finetune::<Autodiff<Flex>>(&start, &train, dev.as_ref(), &recipe, seed, &Default::default())
-            }
-            #[cfg(feature = "tch")]
-            Device::Tch => finetune::<Autodiff<LibTorch>>(
-                &start,
-                &train,
-                dev.as_ref(),
-                &recipe,
-                seed,
-                &LibTorchDevice::Cpu,
-            ),
-            #[cfg(feature = "tch")]
-            Device::TchCuda => {
-                let device = LibTorchDevice::Cuda(0);
-                finetune::<Autodiff<LibTorch>>(&start, &train, dev.as_ref(), &recipe, seed, &device)
-            }
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu => {
-                finetune::<Autodiff<Wgpu>>(&start, &train, dev.as_ref(), &recipe, seed, &Default::default())
-            }
-        };
+        let dev = dev.as_ref();
+        let learn =
+            |seed| on_device!(self.device, B, at => finetune::<B>(&start, &train, dev, &recipe, seed, at));
         let runs = self.seeds.iter().map(|&seed| learn(seed)).collect::<Result<Vec<_>>>()?;
         let best = runs.iter().max_by(|a, b| reached(a).total_cmp(&reached(b))).context("--seeds: none")?;
         best.checkpoint.write(&self.out)?;

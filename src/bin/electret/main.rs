@@ -13,6 +13,8 @@ mod bench;
 #[cfg(feature = "board")]
 mod board;
 mod convert;
+#[cfg(feature = "train")]
+mod device;
 mod evaluate;
 #[cfg(feature = "train")]
 mod finetune;

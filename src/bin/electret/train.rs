@@ -5,11 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-#[cfg(feature = "wgpu")]
-use burn::backend::Wgpu;
-use burn::backend::{Autodiff, Flex};
-#[cfg(feature = "tch")]
-use burn::backend::{LibTorch, libtorch::LibTorchDevice};
+use burn::backend::Flex;
 use clap::{Args, Subcommand, ValueEnum};
 use electret::Model;
 use electret::train::checkpoint::newest_weights;
@@ -26,6 +22,7 @@ use electret::train::trainer::Pace;
 use electret::train::weights::Weights;
 use toml::{Table, Value};
 
+use super::device::{Device, on_device};
 use super::{ModelFile, Output};
 
 /// Text → vocabulary and training examples.
@@ -183,22 +180,6 @@ pub struct Export {
     generator: bool,
 }
 
-/// Where the arithmetic of a run is done. Each but the first is a feature of the build.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Device {
-    /// The processor, by Burn itself.
-    Cpu,
-    /// libtorch's processor backend.
-    #[cfg(feature = "tch")]
-    Tch,
-    /// libtorch's first CUDA device.
-    #[cfg(feature = "tch")]
-    TchCuda,
-    /// The first GPU that Vulkan, Metal or DirectX finds.
-    #[cfg(feature = "wgpu")]
-    Wgpu,
-}
-
 impl CorpusVerb {
     pub fn run(&self) -> Result<()> {
         let CorpusSubverb::Build(verb) = &self.verb;
@@ -253,15 +234,7 @@ impl Pretrain {
             ranks: &ranks,
         };
         let (corpus, out) = (&corpus, self.out.as_path());
-        let step = match self.device {
-            Device::Cpu => run.train::<Autodiff<Flex>>(corpus, out, pace, &Default::default()),
-            #[cfg(feature = "tch")]
-            Device::Tch => run.train::<Autodiff<LibTorch>>(corpus, out, pace, &LibTorchDevice::Cpu),
-            #[cfg(feature = "tch")]
-            Device::TchCuda => run.train::<Autodiff<LibTorch>>(corpus, out, pace, &LibTorchDevice::Cuda(0)),
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu => run.train::<Autodiff<Wgpu>>(corpus, out, pace, &Default::default()),
-        };
+        let step = on_device!(self.device, B, at => run.train::<B>(corpus, out, pace, at));
         #[cfg(feature = "mpi")]
         if let Err(error) = &step
             && ranks.size() > 1
