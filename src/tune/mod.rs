@@ -61,7 +61,7 @@ use crate::random::Random;
 use crate::tasks::head;
 use crate::text::{Input, Tokenizer};
 use crate::weights::strategy::{Layout, NormPart, Part, Strategy};
-use crate::weights::{Adapter, HeadKind, Model, check_labels, native};
+use crate::weights::{Adapter, Model, check_labels, native};
 use crate::{Error, TuningPlan};
 use optimizer::Moments;
 
@@ -73,7 +73,7 @@ pub const COMPUTER_BLOCK_ROWS: usize = 128;
 #[cfg(feature = "std")]
 pub fn computer_plan(
     model: &Model<'_>,
-    kind: HeadKind,
+    kind: crate::HeadKind,
     strategy: Strategy,
     labels: usize,
     tokens: usize,
