@@ -6,11 +6,11 @@
 
 use crate::ElectraConfig;
 use crate::arena::bytes_of;
-use crate::encoder::STRIPS;
+use crate::encoder::{STRIPS, strip_tiles};
 use crate::kernels::RowScale;
 use crate::text::Token;
 use crate::weights::strategy::{Layout, Strategy};
-use crate::weights::{Channels, Tile};
+use crate::weights::{Channels, Model, Tile};
 
 /// Rows that are worked together unless asked otherwise.
 pub const BLOCK_ROWS: usize = 8;
@@ -40,6 +40,9 @@ pub struct Plan {
     pub wide: usize,
     /// f32 of a block of rows, `hidden` wide.
     pub narrow: usize,
+    /// Tiles of 16 channels of the widest layer in int4, unpacked, and a block of rows of their product; none for a
+    /// model in int8.
+    pub strip: usize,
 }
 
 impl Plan {
@@ -71,7 +74,18 @@ impl Plan {
             row_bytes: block_rows.saturating_mul(row.next_multiple_of(8)),
             wide: block_rows.saturating_mul(wide),
             narrow: block_rows.saturating_mul(hidden),
+            strip: 0,
         }
+    }
+
+    /// The same with room to unpack int4 weights.
+    pub const fn unpacking(self, config: &ElectraConfig) -> Self {
+        Self { strip: strip_tiles(widest(config), self.block_rows), ..self }
+    }
+
+    /// The same for that model: with room to unpack its weights if they are int4.
+    pub fn for_model(self, model: &Model<'_>) -> Self {
+        if model.is_int4() { self.unpacking(model.config()) } else { self }
     }
 
     /// Bytes of the arena.
@@ -87,6 +101,7 @@ impl Plan {
             .saturating_add(bytes_of::<RowScale>(self.block_rows))
             .saturating_add(bytes_of::<f32>(self.wide))
             .saturating_add(bytes_of::<f32>(self.narrow))
+            .saturating_add(bytes_of::<Tile>(self.strip))
     }
 }
 
@@ -166,6 +181,16 @@ impl TuningPlan {
         }
     }
 
+    /// The same with room to unpack int4 weights.
+    pub const fn unpacking(self) -> Self {
+        Self { inference: self.inference.unpacking(&self.layout.config), ..self }
+    }
+
+    /// The same for that model: with room to unpack its weights if they are int4.
+    pub fn for_model(self, model: &Model<'_>) -> Self {
+        if model.is_int4() { self.unpacking() } else { self }
+    }
+
     /// Bytes of the arena.
     pub const fn bytes(&self) -> usize {
         let parameters = bytes_of::<f32>(self.layout.len());
@@ -183,6 +208,11 @@ impl TuningPlan {
             .saturating_add(bytes_of::<f32>(self.row))
             .saturating_add(bytes_of::<f32>(self.out))
     }
+}
+
+/// Inputs or outputs of the widest layer.
+const fn widest(config: &ElectraConfig) -> usize {
+    max(max(config.hidden_size, config.intermediate_size), config.embedding_size)
 }
 
 const fn max(a: usize, b: usize) -> usize {

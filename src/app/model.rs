@@ -392,8 +392,8 @@ impl Model {
     }
 
     fn plan(&self) -> Plan {
-        let config = *self.view().config();
-        Plan::inference(&config, config.max_position_embeddings)
+        let model = self.view();
+        Plan::inference(model.config(), model.config().max_position_embeddings).for_model(&model)
     }
 
     /// Hands over a session in an arena of its own.

@@ -44,9 +44,8 @@ impl<'a> Attention<'a> {
     /// token `first`. Blocks come in order.
     pub fn keys_and_values(&self, cache: &mut KeyValues<'_>, block: &mut Block<'_>, first: usize, x: &[f32]) {
         let (hidden, head_size) = (self.config.hidden_size, self.config.head_size());
-        let Block { rows, scales, wide, .. } = block;
+        let (mut scratch, wide, _) = block.split();
         let out = wide.get_mut(..x.len()).unwrap_or_default();
-        let mut scratch = Scratch { rows, scales };
         self.layer.dense(Part::Key).forward(self.kernels, &mut scratch, x, out);
         for (token, row) in (first..).zip(out.rows(hidden)) {
             for (head, key) in row.rows(head_size).enumerate() {
@@ -107,12 +106,11 @@ impl<'a> Attention<'a> {
 
     /// x = LayerNorm(x + attention(x)) for a block of rows `x` `[n, hidden]` whose first is token `first`.
     pub fn attend(&self, cache: &KeyValues<'_>, block: &mut Block<'_>, first: usize, x: &mut [f32]) {
-        let Block { rows, scales, wide, narrow } = block;
+        let (mut scratch, wide, narrow) = block.split();
         let n = x.rows(self.config.hidden_size).len();
         let (query, rest) = wide.split_at_mut_checked(x.len()).unwrap_or_default();
         let (context, rest) = rest.split_at_mut_checked(x.len()).unwrap_or_default();
         let scores = rest.get_mut(..n * self.length).unwrap_or_default();
-        let mut scratch = Scratch { rows, scales };
         self.layer.dense(Part::Query).forward(self.kernels, &mut scratch, x, query);
         self.contexts(cache, &mut scratch, narrow, query, scores, context);
         let out = narrow.get_mut(..x.len()).unwrap_or_default();

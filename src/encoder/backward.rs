@@ -15,7 +15,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::attention::Attention;
 use super::{
-    AdaptedLayer, Block, Columns, DenseGradient, KeyValues, Scratch, Transposing, Turning, Workspace,
+    AdaptedLayer, Block, Columns, DenseGradient, KeyValues, Transposing, Turning, Workspace,
     add_and_norm,
 };
 use crate::kernels::{Accumulate, KernelSet, LayerNorm, RowScale};
@@ -109,10 +109,11 @@ impl Backward<'_> {
         let mut space = Space { cache, block, contexts: residual, backward };
         for first in (0..self.length).step_by(at_once) {
             let n = at_once.min(self.length - first);
-            let Block { rows, scales, wide, narrow } = space.block;
+            let Block { rows, scales, wide, narrow, strip } = space.block;
             let (x, wide) = wide.split_at_mut_checked(n * hidden).unwrap_or_default();
             self.input_rows(first, x);
-            attention.keys_and_values(space.cache, &mut Block { rows, scales, wide, narrow }, first, x);
+            let mut block = Block { rows, scales, wide, narrow, strip };
+            attention.keys_and_values(space.cache, &mut block, first, x);
         }
         for first in (0..active).step_by(at_once) {
             self.rows(&attention, first..active.min(first + at_once), &mut space, gradients);
@@ -146,12 +147,11 @@ impl Backward<'_> {
             [Part::AttentionOutput, Part::Intermediate, Part::Output].map(|part| layer.dense(part));
         let norms = [NormPart::Attention, NormPart::Output].map(|part| layer.norm(part));
 
-        let narrow = &mut *space.block.narrow;
-        let mut carver = Parts(space.block.wide);
+        let (mut scratch, wide, narrow) = space.block.split();
+        let mut carver = Parts(wide);
         let [context, sum1, x1, sum2] = core::array::from_fn(|_| carver.take(n * config.hidden_size));
         let [h, g] = core::array::from_fn(|_| carver.take(n * wide_rows));
 
-        let mut scratch = Scratch { rows: space.block.rows, scales: space.block.scales };
         self.input_rows(rows.start, sum1);
         layer.dense(Part::Query).forward(kernels, &mut scratch, sum1, sum2);
         let scores = h.get_mut(..n * self.length).unwrap_or_default();
@@ -173,7 +173,7 @@ impl Backward<'_> {
 
         let here = rows.start * config.hidden_size..rows.end * config.hidden_size;
         let d = space.backward.gradient.get_mut(here.clone()).unwrap_or_default();
-        let mut turning = space.backward.turning.with(scratch.rows, scratch.scales);
+        let mut turning = space.backward.turning.with(scratch);
         norm_backward(kernels, &norms[1], d, sum2, gradients.norm(index, NormPart::Output));
         let dy = Columns::all(output.linear, layer.dropped(NormPart::Output, rows.start, d, sum2));
         output.gradients(kernels, &mut gradients.dense(index, Part::Output), g, dy);
@@ -231,7 +231,8 @@ impl Backward<'_> {
         let Self { kernels, length, .. } = *self;
         let (hidden, size) = (self.layer.config.hidden_size, self.layer.config.head_size());
         let depth = size.next_multiple_of(8);
-        let mut carver = Parts(space.block.wide);
+        let (mut scratch, wide, input) = space.block.split();
+        let mut carver = Parts(wide);
         let [keys, values, dkeys, dvalues] = core::array::from_fn(|_| carver.take(length * size));
         let [probabilities, slopes] = core::array::from_fn(|_| carver.take(at_once * length));
         let rows = carver.take(at_once * size);
@@ -320,8 +321,8 @@ impl Backward<'_> {
                 let n = at_once.min(length - first);
                 let values = values.get(first * size..(first + n) * size).unwrap_or_default();
                 let dy = Columns { first: head * size, width: size, values };
-                let mut turning = space.backward.turning.with(space.block.rows, space.block.scales);
-                let down = Down { part, first, turning: &mut turning, input: space.block.narrow };
+                let mut turning = space.backward.turning.with(scratch.again());
+                let down = Down { part, first, turning: &mut turning, input: &mut *input };
                 self.down(down, dy, space.backward.gradient, gradients);
             }
         }
@@ -342,8 +343,8 @@ impl Backward<'_> {
         for first in (0..active).step_by(at_once) {
             let n = at_once.min(active - first);
             let values = space.contexts.get(first * hidden..(first + n) * hidden).unwrap_or_default();
-            let mut turning = space.backward.turning.with(space.block.rows, space.block.scales);
-            let input = &mut *space.block.narrow;
+            let (scratch, _, input) = space.block.split();
+            let mut turning = space.backward.turning.with(scratch);
             let down = Down { part: Part::Query, first, turning: &mut turning, input };
             self.down(down, Columns { first: 0, width: hidden, values }, space.backward.gradient, gradients);
         }

@@ -6,6 +6,8 @@
 //! the backward pass (the straight-through estimator, Bengio et al. 2013), so that the gradient is that of
 //! the network that runs.
 
+use core::ops::Range;
+
 use crate::kernels::{Accumulate, KernelSet, Matmul, RowScale};
 use crate::rows::Rows;
 use crate::weights::format::Linear;
@@ -29,6 +31,15 @@ pub(crate) struct Scratch<'s> {
     pub rows: &'s mut [i8],
     /// Their scales.
     pub scales: &'s mut [RowScale],
+    /// Where int4 weights are unpacked.
+    pub strip: &'s mut [Tile],
+}
+
+impl Scratch<'_> {
+    /// The same buffers for another use in between.
+    pub fn again(&mut self) -> Scratch<'_> {
+        Scratch { rows: self.rows, scales: self.scales, strip: self.strip }
+    }
 }
 
 impl<'a> From<&'a Linear> for Dense<'a> {
@@ -41,7 +52,7 @@ impl Dense<'_> {
     /// `out` `[n, outputs]` of `x` `[n, inputs]`, each row of which is quantised and padded to a multiple
     /// of 8.
     pub fn forward(&self, kernels: &KernelSet, scratch: &mut Scratch<'_>, x: &[f32], out: &mut [f32]) {
-        let Scratch { rows, scales } = scratch;
+        let Scratch { rows, scales, strip } = scratch;
         let (width, outputs) = (self.linear.inputs(), self.linear.outputs());
         let (depth, smoothing) = (width.next_multiple_of(8), native(&self.linear.smoothing));
         let places = rows.rows_mut(depth).zip(scales.iter_mut());
@@ -49,14 +60,10 @@ impl Dense<'_> {
             *scale = (kernels.quantize)(x, smoothing, row);
         }
         let n = out.rows(outputs).len();
-        kernels.matmul(Matmul {
-            rows: rows.get(..n * depth).unwrap_or_default(),
-            row_scales: scales.get(..n).unwrap_or_default(),
-            tiles: &self.linear.tiles,
-            channels: &self.linear.channels,
-            out,
-            width: outputs,
-        });
+        let (rows, scales) = (rows.get(..n * depth), scales.get(..n));
+        let blocks = 0..self.linear.channels.len();
+        let rows = (rows.unwrap_or_default(), scales.unwrap_or_default());
+        product(kernels, self.linear, blocks, rows, strip, out);
         if self.low_rank.is_none() && self.bias.is_empty() {
             return;
         }
@@ -79,6 +86,46 @@ impl Dense<'_> {
             });
         }
     }
+}
+
+/// Quantised rows and their scales × some blocks of 16 channels of a layer: `out` `[n, channels of the blocks]`.
+///
+/// int4 weights are unpacked block by block into the front of `strip`; the product with one block stands behind
+/// them before it is moved to its columns.
+pub(crate) fn product(
+    kernels: &KernelSet,
+    linear: &Linear,
+    blocks: Range<usize>,
+    (rows, row_scales): (&[i8], &[RowScale]),
+    strip: &mut [Tile],
+    out: &mut [f32],
+) {
+    let (first, end) = (blocks.start * 16, linear.outputs().min(blocks.end * 16));
+    let width = end.saturating_sub(first);
+    let channels = linear.channels.get(blocks.clone()).unwrap_or_default();
+    if !linear.is_int4() {
+        let tiles = linear.tiles_of(blocks);
+        return kernels.matmul(Matmul { rows, row_scales, tiles, channels, out, width });
+    }
+    let depth = linear.depth();
+    let (tiles, behind) = strip.split_at_mut_checked(depth).unwrap_or_default();
+    let columns: &mut [f32] = bytemuck::try_cast_slice_mut(behind).unwrap_or_default();
+    let places = (0..width).step_by(16).zip(channels);
+    for (block, (column, channels)) in blocks.zip(places) {
+        (kernels.unpack)(linear.tiles_of(block..block + 1), depth, 0, tiles);
+        let here = (width - column).min(16);
+        let columns = columns.get_mut(..row_scales.len() * here).unwrap_or_default();
+        let channels = core::slice::from_ref(channels);
+        kernels.matmul(Matmul { rows, row_scales, tiles, channels, out: columns, width: here });
+        for (out, columns) in out.rows_mut(width).zip(columns.rows(here)) {
+            out.get_mut(column..column + here).unwrap_or_default().copy_values(columns);
+        }
+    }
+}
+
+/// Tiles of a [`Scratch::strip`] for layers of up to `inputs` inputs or outputs and blocks of so many rows.
+pub(crate) const fn strip_tiles(inputs: usize, block_rows: usize) -> usize {
+    inputs.div_ceil(16) * 2 + (block_rows * 16 * size_of::<f32>()).div_ceil(size_of::<Tile>())
 }
 
 /// Rows whose low-rank part is worked together.
@@ -116,6 +163,8 @@ pub(crate) struct Transposing<'s> {
     pub rows: &'s mut [i8],
     /// Their scales.
     pub scales: &'s mut [RowScale],
+    /// Where int4 weights are unpacked.
+    pub strip: &'s mut [Tile],
     /// Tiles of at least 16 inputs of the widest layer, turned.
     tiles: &'s mut [Tile],
     /// One row of gradients, padded to whole tiles.
@@ -135,9 +184,10 @@ pub(crate) struct Turning<'a> {
 }
 
 impl Turning<'_> {
-    /// All of them, with the forward pass's rows and scales.
-    pub fn with<'s>(&'s mut self, rows: &'s mut [i8], scales: &'s mut [RowScale]) -> Transposing<'s> {
-        Transposing { rows, scales, tiles: self.tiles, row: self.row, out: self.out }
+    /// All of them, with what the forward pass works in.
+    pub fn with<'s>(&'s mut self, scratch: Scratch<'s>) -> Transposing<'s> {
+        let Scratch { rows, scales, strip } = scratch;
+        Transposing { rows, scales, strip, tiles: self.tiles, row: self.row, out: self.out }
     }
 }
 
@@ -258,15 +308,17 @@ fn transposed_product(
     dy: Columns<'_>,
     dx: &mut [f32],
 ) {
-    let (inputs, depth) = (linear.inputs(), linear.inputs().div_ceil(8));
+    let (inputs, depth) = (linear.inputs(), linear.depth());
     let n = dy.values.len() / dy.width;
     let (first_block, end_block) = (dy.first / 16, (dy.first + dy.width).div_ceil(16));
     let blocks = end_block - first_block;
     let channels = linear.channels.get(first_block..end_block).unwrap_or_default();
-    let tiles = linear.tiles.get(first_block * depth..end_block * depth).unwrap_or_default();
+    let tiles = linear.tiles_of(first_block..end_block);
+    let int4 = linear.is_int4();
+    let block_tiles = tiles.len() / blocks;
     let smoothing = native(&linear.smoothing);
 
-    let Transposing { rows, scales, tiles: turned, row, out } = scratch;
+    let Transposing { rows, scales, strip: unpacked, tiles: turned, row, out } = scratch;
     let rows = rows.get_mut(..2 * n * blocks * 16).unwrap_or_default();
     let scales = scales.get_mut(..2 * n).unwrap_or_default();
     let row = row.get_mut(..blocks * 16).unwrap_or_default();
@@ -283,7 +335,15 @@ fn transposed_product(
             [Channels { scale: [1.0; 16], bias: [0.0; 16], column_sum: [0; 16] }; STRIPS];
         let places = turned.chunks_exact_mut(2 * blocks).zip(&mut turned_channels);
         for (strip, (turned, channels)) in (first / 16..(first + width).div_ceil(16)).zip(places) {
-            channels.column_sum = (kernels.turn)(tiles, depth, strip, turned);
+            channels.column_sum = if int4 {
+                let unpacked = unpacked.get_mut(..2 * blocks).unwrap_or_default();
+                for (unpacked, block) in unpacked.rows_mut(2).zip(tiles.rows(block_tiles)) {
+                    (kernels.unpack)(block, depth, 2 * strip, unpacked);
+                }
+                (kernels.turn)(unpacked, 2, 0, turned)
+            } else {
+                (kernels.turn)(tiles, depth, strip, turned)
+            };
         }
         let count = width.div_ceil(16);
         let out = out.get_mut(..2 * n * width).unwrap_or_default();

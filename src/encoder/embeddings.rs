@@ -3,7 +3,7 @@
 //! What was learned of the words is added to them: row `id` of `[vocab_size, rank]` times the directions `[rank,
 //! embedding_size]`.
 
-use super::{AdaptedEmbeddings, BackwardSpace, Block, Columns, Dense, Gradients, Scratch};
+use super::{AdaptedEmbeddings, BackwardSpace, Block, Columns, Dense, Gradients};
 use crate::kernels::Accumulate;
 use crate::rows::Rows;
 use crate::text::Token;
@@ -15,14 +15,14 @@ impl AdaptedEmbeddings<'_> {
         let tables = &self.model.root().embeddings;
         let width = self.model.config().embedding_size;
         let norm = tables.norm.layer_norm(self.model.config().layer_norm_eps);
-        let embedded = block.wide.get_mut(..tokens.len() * width).unwrap_or_default();
+        let (mut scratch, wide, _) = block.split();
+        let embedded = wide.get_mut(..tokens.len() * width).unwrap_or_default();
         self.sums(tokens, first, embedded);
         for row in embedded.rows_mut(width) {
             (self.kernels.add_and_norm)(row, &[], &norm);
         }
         match tables.projection.as_ref() {
             Some(projection) => {
-                let mut scratch = Scratch { rows: block.rows, scales: block.scales };
                 Dense::from(projection).forward(self.kernels, &mut scratch, embedded, x);
             }
             None => x.copy_values(embedded),
@@ -72,7 +72,8 @@ impl AdaptedEmbeddings<'_> {
         let norm = tables.norm.layer_norm(config.layer_norm_eps);
         let at_once = (block.scales.len() / 2).max(1);
         for (first, tokens) in (0..).step_by(at_once).zip(tokens.parts(at_once)) {
-            let (sums, rest) = block.wide.split_at_mut_checked(tokens.len() * width).unwrap_or_default();
+            let (scratch, wide, _) = block.split();
+            let (sums, rest) = wide.split_at_mut_checked(tokens.len() * width).unwrap_or_default();
             let d = rest.get_mut(..tokens.len() * width).unwrap_or_default();
             self.sums(tokens, first, sums);
             let above =
@@ -80,7 +81,7 @@ impl AdaptedEmbeddings<'_> {
             match tables.projection.as_ref() {
                 Some(projection) => {
                     d.fill(0.0);
-                    let mut turning = space.turning.with(block.rows, block.scales);
+                    let mut turning = space.turning.with(scratch);
                     let dy = Columns::all(projection, above);
                     Dense::from(projection).backward(self.kernels, &mut turning, dy, d);
                 }

@@ -1,6 +1,6 @@
 //! The feed-forward half of a layer: dense, GELU, dense, residual, LayerNorm.
 
-use super::{AdaptedLayer, Block, Scratch, add_and_norm};
+use super::{AdaptedLayer, Block, add_and_norm};
 use crate::kernels::KernelSet;
 use crate::rows::Rows;
 use crate::weights::strategy::{NormPart, Part};
@@ -14,8 +14,7 @@ pub fn feed_forward(
     x: &mut [f32],
 ) {
     let n = x.rows(layer.config.hidden_size).len();
-    let Block { rows, scales, wide, narrow } = block;
-    let mut scratch = Scratch { rows, scales };
+    let (mut scratch, wide, narrow) = block.split();
     let inner = wide.get_mut(..n * layer.config.intermediate_size).unwrap_or_default();
     layer.dense(Part::Intermediate).forward(kernels, &mut scratch, x, inner);
     (kernels.gelu)(inner);

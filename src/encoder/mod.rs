@@ -17,7 +17,8 @@ pub(crate) use backward::{Backward, BackwardSpace, Gradients};
 pub use dropout::Dropout;
 
 pub(crate) use dense::{
-    Columns, Dense, DenseGradient, STRIPS, Scratch, Transposing, Turning, quantize_finely,
+    Columns, Dense, DenseGradient, STRIPS, Scratch, Transposing, Turning, product, quantize_finely,
+    strip_tiles,
 };
 
 use crate::arena::Carver;
@@ -58,6 +59,16 @@ pub(crate) struct Block<'a> {
     pub wide: &'a mut [f32],
     /// `[block_rows, hidden]`.
     pub narrow: &'a mut [f32],
+    /// Where int4 weights are unpacked; empty for a model without them.
+    pub strip: &'a mut [Tile],
+}
+
+impl Block<'_> {
+    /// What a dense layer works in, and the two scratch buffers.
+    pub fn split(&mut self) -> (Scratch<'_>, &mut [f32], &mut [f32]) {
+        let Block { rows, scales, wide, narrow, strip } = self;
+        (Scratch { rows, scales, strip }, wide, narrow)
+    }
 }
 
 impl<'a> Workspace<'a> {
@@ -79,6 +90,7 @@ impl<'a> Workspace<'a> {
                 scales: carver.take(plan.block_rows)?,
                 wide: carver.take(plan.wide)?,
                 narrow: carver.take(plan.narrow)?,
+                strip: carver.take(plan.strip)?,
             },
         })
     }

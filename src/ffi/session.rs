@@ -74,7 +74,7 @@ fn session_bytes(model: &Model<'_>, tokens: u32) -> Result<usize, Error> {
         return Err(Error::SequenceTooLong { tokens, limit });
     }
     let front = size_of::<Session>().next_multiple_of(ALIGNMENT);
-    Ok(Plan::inference(model.config(), tokens).bytes().saturating_add(front))
+    Ok(Plan::inference(model.config(), tokens).for_model(model).bytes().saturating_add(front))
 }
 
 /// Opens a model in place and puts a session for sequences of up to `tokens` tokens into `memory`. The model's bytes

@@ -2,6 +2,7 @@
 
 use super::{Accumulate, KernelSet, LayerNorm, Matmul, RowScale};
 use crate::random::Random;
+use crate::weights::format::{int4_tiles, multiplier_tiles};
 use crate::weights::{Channels, Tile};
 
 /// Compares `set` with `specification` on `cases` shapes; the first difference, if there is one.
@@ -115,7 +116,7 @@ struct Primitive {
     bits: fn(&KernelSet, &[f32]) -> Vec<u32>,
 }
 
-const PRIMITIVES: [Primitive; 13] = [
+const PRIMITIVES: [Primitive; 14] = [
     GELU,
     GELU_BACKWARD,
     SOFTMAX,
@@ -129,6 +130,7 @@ const PRIMITIVES: [Primitive; 13] = [
     DOTS,
     ACCUMULATE,
     TURN,
+    UNPACK,
 ];
 
 /// Their bits; all that are no number count as one.
@@ -290,5 +292,25 @@ const TURN: Primitive = Primitive {
         let sums = [0, 1].map(|strip| (set.turn)(&tiles, 3, strip, &mut turned));
         let bytes = turned.iter().flat_map(|tile| tile.0.as_flattened()).map(|&byte| byte as u32);
         bytes.chain(sums.as_flattened().iter().map(|&sum| sum as u32)).collect()
+    },
+};
+
+/// A block in int4 with the row's bits, and multipliers that there are.
+const UNPACK: Primitive = Primitive {
+    name: "unpack",
+    bits: |set, x| {
+        let depth = x.len().div_ceil(8);
+        let (before, all) = (multiplier_tiles(depth) * 128, int4_tiles(depth) * 128);
+        let bytes = x.iter().cycle().flat_map(|x| x.to_le_bytes()).take(all);
+        let bytes: Vec<i8> = bytes
+            .enumerate()
+            .map(|(index, byte)| if index < before { 1 + byte % 15 } else { byte } as i8)
+            .collect();
+        let block: Vec<Tile> = bytes.as_chunks().0.as_chunks().0.iter().map(|tile| Tile(*tile)).collect();
+        let mut tiles = vec![Tile([[0; 8]; 16]); depth];
+        let (front, back) = tiles.split_at_mut(depth / 2);
+        (set.unpack)(&block, depth, 0, front);
+        (set.unpack)(&block, depth, front.len(), back);
+        tiles.iter().flat_map(|tile| tile.0.as_flattened()).map(|&byte| byte as u32).collect()
     },
 };

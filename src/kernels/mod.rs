@@ -78,6 +78,7 @@ pub struct KernelSet {
     pub dots: fn(&[f32], &[f32], &mut [f32]),
     pub accumulate: fn(Accumulate<'_>),
     pub turn: fn(&[Tile], usize, usize, &mut [Tile]) -> [i32; 16],
+    pub unpack: fn(&[Tile], usize, usize, &mut [Tile]),
     pub quantize: fn(&[f32], &[f32], &mut [i8]) -> RowScale,
     pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
     pub flip: u8,
@@ -239,6 +240,11 @@ macro_rules! kernel_set {
                 [$($features)?] turn::<$lanes>(
                     tiles: &[super::Tile], depth: usize, strip: usize, turned: &mut [super::Tile]
                 ) -> [i32; 16]
+            ),
+            unpack: |block, depth, first, tiles| super::compiled!(
+                [$($features)?] unpack::<$lanes>(
+                    block: &[super::Tile], depth: usize, first: usize, tiles: &mut [super::Tile]
+                )
             ),
             quantize: $quantize,
             quantize_symmetric: |row, quantized| super::compiled!(

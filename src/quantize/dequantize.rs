@@ -222,7 +222,7 @@ pub fn peft(model: &Model<'_>, adapter: &Adapter<'_>, folder: &Path) -> Result<(
 }
 
 /// A dense layer's name in Hugging Face's folders.
-fn layer_name(index: usize, part: Part) -> String {
+pub(super) fn layer_name(index: usize, part: Part) -> String {
     let name = match part {
         Part::Query => "attention.self.query",
         Part::Key => "attention.self.key",

@@ -1,6 +1,9 @@
-//! f32 tensors → the int8 model: symmetric per output channel (per row, for an embedding table).
+//! f32 tensors → the int8 model, symmetric per output channel (per row, for an embedding table), or as much of it in
+//! int4 as a [`Recipe`] says.
 
+mod calibrate;
 mod dequantize;
+mod int4;
 mod pack;
 mod report;
 mod smooth;
@@ -10,11 +13,18 @@ pub use dequantize::peft;
 pub use report::{HeadReport, LayerReport, Report, cosine, verify};
 pub use trie::vocabulary_archive;
 
+use std::collections::BTreeSet;
+
+use calibrate::{Calibration, Moments};
+use dequantize::layer_name;
+use ndarray::Array2;
+
 use crate::import::{Checkpoint, HeadTensors, ImportError};
 use crate::kernels::KernelSet;
 use crate::weights::owned::{
     AlignedBytes, Check, Config, Embeddings, Head, Layer, Linear, Norm, Provenance, Root,
 };
+use crate::weights::strategy::Part;
 use crate::{Error, Model, Plan, Session};
 
 /// Sentences that every converted model carries with the result it must give.
@@ -46,9 +56,35 @@ pub enum QuantizeError {
     /// An adapter that `peft` has no layout for.
     #[error("the adapter has {0}, for which peft has no layout; merge it into a folder instead")]
     NoPeftLayout(&'static str),
+    /// A recipe names what cannot be int4.
+    #[error("{0}: no matrix that may become int4")]
+    NotForInt4(String),
     /// A weight that is no number.
     #[error("tensor {0}: holds a value that is not finite")]
     NotFinite(String),
+}
+
+/// What becomes int4, and how carefully.
+#[derive(Clone, Debug, Default)]
+pub struct Recipe {
+    /// Names of the matrices that become int4, of those that [`matrices`] gives; the rest is int8.
+    pub int4: BTreeSet<String>,
+    /// Sentences like those that the model will read. With them, what rounding to int4 takes away is made good
+    /// where these sentences do not show it.
+    pub calibration: Vec<String>,
+}
+
+/// The matrices of a checkpoint that may become int4: the word embeddings and the layers' dense weights, as far as
+/// that makes them smaller. Projection and heads are small, and stay int8.
+pub fn matrices(checkpoint: &Checkpoint) -> Vec<String> {
+    let config = &checkpoint.config;
+    let [(words, _), ..] = checkpoint.embedding_tables();
+    let layers = (0..config.num_hidden_layers).flat_map(|layer| {
+        let inputs = |part| if part == Part::Output { config.intermediate_size } else { config.hidden_size };
+        Part::ALL.map(|part| (layer_name(layer, part), inputs(part)))
+    });
+    let all = [(words, config.embedding_size)].into_iter().chain(layers);
+    all.filter(|&(_, inputs)| pack::int4_is_smaller(inputs)).map(|(name, _)| name).collect()
 }
 
 /// The bytes of the int8 `.electret` file.
@@ -56,12 +92,27 @@ pub enum QuantizeError {
 /// `source` and `licence` go into the file's provenance. How far the intermediate layers are smoothed is
 /// tried out: what stays nearest to the reference on the check sentences is kept.
 pub fn quantize(checkpoint: &Checkpoint, source: &str, licence: &str) -> Result<Vec<u8>, QuantizeError> {
+    quantize_by(checkpoint, source, licence, &Recipe::default())
+}
+
+/// The same, some of it in int4.
+pub fn quantize_by(
+    checkpoint: &Checkpoint,
+    source: &str,
+    licence: &str,
+    recipe: &Recipe,
+) -> Result<Vec<u8>, QuantizeError> {
+    let possible = matrices(checkpoint);
+    if let Some(name) = recipe.int4.iter().find(|&name| !possible.contains(name)) {
+        return Err(QuantizeError::NotForInt4(name.clone()));
+    }
     for (name, tensor) in checkpoint.tensors.iter() {
         if !tensor.iter().all(|value| value.is_finite()) {
             return Err(QuantizeError::NotFinite(name.clone()));
         }
         checkpoint.tensors.release();
     }
+    let mut quantizer = Quantizer { checkpoint, recipe, moments: Moments::new() };
     let mut root = Root {
         config: stored_config(checkpoint),
         provenance: Provenance {
@@ -69,7 +120,7 @@ pub fn quantize(checkpoint: &Checkpoint, source: &str, licence: &str) -> Result<
             source: source.to_owned(),
             licence: licence.to_owned(),
             tool: concat!("electret ", env!("CARGO_PKG_VERSION")).to_owned(),
-            quantisation: "int8, symmetric per output channel, round to nearest".to_owned(),
+            quantisation: recipe.to_string(),
         },
         vocabulary: trie::vocabulary(
             &checkpoint.pieces,
@@ -77,38 +128,185 @@ pub fn quantize(checkpoint: &Checkpoint, source: &str, licence: &str) -> Result<
             checkpoint.uncased,
             checkpoint.config.vocab_size,
         ),
-        embeddings: embeddings(checkpoint)?,
-        layers: (0..checkpoint.config.num_hidden_layers)
-            .map(|layer| self::layer(checkpoint, layer))
-            .collect::<Result<_, _>>()?,
-        heads: checkpoint.heads.iter().map(|head| self::head(checkpoint, head)).collect::<Result<_, _>>()?,
+        embeddings: quantizer.embeddings()?,
+        layers: quantizer.layers()?,
+        heads: checkpoint.heads.iter().map(|head| quantizer.head(head)).collect::<Result<_, _>>()?,
         checks: Vec::new(),
     };
-    smooth_intermediate_layers(&mut root, checkpoint)?;
+    quantizer.smooth_intermediate_layers(&mut root)?;
     root.checks = checks(&AlignedBytes::copy_of(&root.to_file()))?;
     Ok(root.to_file())
 }
 
-/// Tries each exponent of [`smooth::INTERMEDIATE`], of which `root` has the first, and keeps the best.
-fn smooth_intermediate_layers(root: &mut Root, checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
-    let texts = CHECK_SENTENCES.map(str::to_owned);
-    let mut best: Option<(f64, Vec<Linear>)> = None;
-    for alpha in smooth::INTERMEDIATE {
-        for (index, layer) in root.layers.iter_mut().enumerate() {
-            layer.intermediate = intermediate(checkpoint, index, alpha)?;
+impl std::fmt::Display for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("int8, symmetric per output channel, round to nearest")?;
+        if self.int4.is_empty() {
+            return Ok(());
         }
-        let file = AlignedBytes::copy_of(&root.to_file());
-        let cosine = verify(Model::open(file.as_slice())?, checkpoint, &texts)?.mean_cosine;
-        log::debug!("intermediate layers smoothed by {alpha}: mean cosine {cosine:.6}");
-        if best.as_ref().is_none_or(|(nearest, _)| cosine > *nearest) {
-            best = Some((cosine, root.layers.iter().map(|layer| layer.intermediate.clone()).collect()));
+        write!(f, "; {} matrices int4, in groups of 32 inputs", self.int4.len())?;
+        match self.calibration.len() {
+            0 => Ok(()),
+            lines => write!(f, ", compensated on {lines} lines of text"),
         }
     }
-    let kept = best.map(|(_, kept)| kept).unwrap_or_default();
-    for (layer, intermediate) in root.layers.iter_mut().zip(kept) {
-        layer.intermediate = intermediate;
+}
+
+/// What turns a checkpoint's tensors into a model's.
+struct Quantizer<'a> {
+    checkpoint: &'a Checkpoint,
+    recipe: &'a Recipe,
+    /// Of the layer at work, and of the intermediate dense layers of all that were.
+    moments: Moments,
+}
+
+impl Quantizer<'_> {
+    /// Tries each exponent of [`smooth::INTERMEDIATE`], of which `root` has the first, and keeps the best.
+    fn smooth_intermediate_layers(&self, root: &mut Root) -> Result<(), QuantizeError> {
+        let texts = CHECK_SENTENCES.map(str::to_owned);
+        let mut best: Option<(f64, Vec<Linear>)> = None;
+        for alpha in smooth::INTERMEDIATE {
+            for (index, layer) in root.layers.iter_mut().enumerate() {
+                layer.intermediate = self.intermediate(index, alpha)?;
+            }
+            let file = AlignedBytes::copy_of(&root.to_file());
+            let cosine = verify(Model::open(file.as_slice())?, self.checkpoint, &texts)?.mean_cosine;
+            log::debug!("intermediate layers smoothed by {alpha}: mean cosine {cosine:.6}");
+            if best.as_ref().is_none_or(|(nearest, _)| cosine > *nearest) {
+                best = Some((cosine, root.layers.iter().map(|layer| layer.intermediate.clone()).collect()));
+            }
+        }
+        let kept = best.map(|(_, kept)| kept).unwrap_or_default();
+        for (layer, intermediate) in root.layers.iter_mut().zip(kept) {
+            layer.intermediate = intermediate;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn embeddings(&self) -> Result<Embeddings, ImportError> {
+        let Self { checkpoint, recipe, .. } = self;
+        let width = checkpoint.config.embedding_size;
+        let tensors = &checkpoint.tensors;
+        let [words, positions, types] = checkpoint.embedding_tables();
+        let bias = if tensors.contains("generator_lm_head.bias") {
+            tensors.vector("generator_lm_head.bias", words.1)?.to_vec()
+        } else {
+            vec![0.0; words.1]
+        };
+        let values = |(name, rows): (String, usize)| -> Result<Vec<f32>, ImportError> {
+            Ok(tensors.matrix(&name, [rows, width])?.iter().copied().collect())
+        };
+        let table = tensors.matrix(&words.0, [words.1, width])?;
+        let projection = checkpoint
+            .config
+            .has_projection()
+            .then(|| self.linear("electra.embeddings_project", checkpoint.config.hidden_size, width));
+        Ok(Embeddings {
+            words: match recipe.int4.contains(&words.0) {
+                true => pack::int4(table.to_owned(), &bias, None),
+                false => pack::int8(table.view(), &bias),
+            },
+            positions: values(positions)?,
+            token_types: values(types)?,
+            norm: norm(checkpoint, "electra.embeddings.LayerNorm", width)?,
+            projection: projection.transpose()?,
+        })
+    }
+
+    fn layers(&mut self) -> Result<Vec<Layer>, QuantizeError> {
+        let Self { checkpoint, recipe, .. } = *self;
+        let calibrates = !(recipe.int4.is_empty() || recipe.calibration.is_empty());
+        let mut calibration =
+            calibrates.then(|| Calibration::new(checkpoint, &recipe.calibration)).transpose()?;
+        let mut layers = Vec::new();
+        for index in 0..checkpoint.config.num_hidden_layers {
+            if let Some(calibration) = &mut calibration {
+                self.moments.append(&mut calibration.layer(index)?);
+            }
+            layers.push(self.layer(index)?);
+            // One layer's f32 weights in memory at a time; the intermediate layers are smoothed once more.
+            self.moments.retain(|name, _| name.ends_with("intermediate.dense"));
+            checkpoint.tensors.release();
+        }
+        Ok(layers)
+    }
+
+    fn layer(&self, layer: usize) -> Result<Layer, ImportError> {
+        let Self { checkpoint, .. } = self;
+        let (hidden, inner) = (checkpoint.config.hidden_size, checkpoint.config.intermediate_size);
+        let name = |part: &str| format!("electra.encoder.layer.{layer}.{part}");
+        let before = smooth::norm_before(checkpoint, layer);
+        let smoothed = |part| {
+            self.smoothed(&layer_name(layer, part), [hidden, hidden], before.as_deref(), smooth::ATTENTION)
+        };
+        Ok(Layer {
+            query: smoothed(Part::Query)?,
+            key: smoothed(Part::Key)?,
+            value: smoothed(Part::Value)?,
+            attention_output: self.linear(&layer_name(layer, Part::AttentionOutput), hidden, hidden)?,
+            attention_norm: norm(checkpoint, &name("attention.output.LayerNorm"), hidden)?,
+            intermediate: self.intermediate(layer, smooth::INTERMEDIATE[0])?,
+            output: self.linear(&layer_name(layer, Part::Output), hidden, inner)?,
+            output_norm: norm(checkpoint, &name("output.LayerNorm"), hidden)?,
+        })
+    }
+
+    fn intermediate(&self, layer: usize, alpha: f32) -> Result<Linear, ImportError> {
+        let norm = format!("electra.encoder.layer.{layer}.attention.output.LayerNorm");
+        let config = &self.checkpoint.config;
+        let shape = [config.intermediate_size, config.hidden_size];
+        self.smoothed(&layer_name(layer, Part::Intermediate), shape, Some(&norm), alpha)
+    }
+
+    fn head(&self, head: &HeadTensors) -> Result<Head, ImportError> {
+        let checkpoint = self.checkpoint;
+        let hidden = checkpoint.config.hidden_size;
+        let width = head.dense.map_or(hidden, |(_, outputs)| outputs);
+        let dense = head.dense.map(|(name, outputs)| self.linear(name, outputs, hidden));
+        let norm = head.norm.map(|name| self::norm(checkpoint, name, width));
+        let output = head.output.map(|name| self.linear(name, head.labels.len(), width));
+        Ok(Head {
+            kind: head.kind,
+            dense: dense.transpose()?,
+            norm: norm.transpose()?,
+            output: output.transpose()?,
+            labels: head.labels.clone(),
+        })
+    }
+
+    fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, ImportError> {
+        let weight = self.checkpoint.tensors.matrix(&format!("{name}.weight"), [outputs, inputs])?;
+        self.packed(name, weight.to_owned(), Vec::new())
+    }
+
+    /// A dense layer `[outputs, inputs]` that reads the output of `norm`, smoothed by the exponent `alpha`.
+    fn smoothed(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        norm: Option<&str>,
+        alpha: f32,
+    ) -> Result<Linear, ImportError> {
+        let mut weight = self.checkpoint.tensors.matrix(&format!("{name}.weight"), shape)?.to_owned();
+        let smoothing = smooth::smooth(self.checkpoint, &mut weight, norm, alpha)?;
+        self.packed(name, weight, smoothing)
+    }
+
+    /// A dense layer whose weights were multiplied by 1 / `smoothing`, in the recipe's precision.
+    fn packed(&self, name: &str, weight: Array2<f32>, smoothing: Vec<f32>) -> Result<Linear, ImportError> {
+        let bias = self.checkpoint.tensors.vector(&format!("{name}.bias"), weight.nrows())?.to_vec();
+        if !self.recipe.int4.contains(name) {
+            return Ok(Linear { smoothing, ..pack::int8(weight.view(), &bias) });
+        }
+        let moments = self.moments.get(name).map(|moments| {
+            let mut moments = moments.clone();
+            for ((i, j), value) in moments.indexed_iter_mut() {
+                *value *= smoothing.get(i).unwrap_or(&1.0) * smoothing.get(j).unwrap_or(&1.0);
+            }
+            moments
+        });
+        Ok(Linear { smoothing, ..pack::int4(weight, &bias, moments.as_ref()) })
+    }
 }
 
 /// What the scalar kernels answer to [`CHECK_SENTENCES`], those that fit the model.
@@ -142,7 +340,7 @@ pub fn self_test(model: Model<'_>, kernels: &'static KernelSet) -> Result<(usize
 
 /// What the check sentences need.
 fn check_plan(model: &Model<'_>) -> Plan {
-    Plan::inference(model.config(), model.config().max_position_embeddings.min(64))
+    Plan::inference(model.config(), model.config().max_position_embeddings.min(64)).for_model(model)
 }
 
 fn stored_config(checkpoint: &Checkpoint) -> Config {
@@ -158,80 +356,6 @@ fn stored_config(checkpoint: &Checkpoint) -> Config {
         type_vocab_size: config.type_vocab_size as u32,
         layer_norm_eps: config.layer_norm_eps,
     }
-}
-
-fn embeddings(checkpoint: &Checkpoint) -> Result<Embeddings, ImportError> {
-    let width = checkpoint.config.embedding_size;
-    let tensors = &checkpoint.tensors;
-    let [words, positions, types] = checkpoint.embedding_tables();
-    let bias = if tensors.contains("generator_lm_head.bias") {
-        tensors.vector("generator_lm_head.bias", words.1)?.to_vec()
-    } else {
-        vec![0.0; words.1]
-    };
-    let values = |(name, rows): (String, usize)| -> Result<Vec<f32>, ImportError> {
-        Ok(tensors.matrix(&name, [rows, width])?.iter().copied().collect())
-    };
-    let projection = checkpoint
-        .config
-        .has_projection()
-        .then(|| linear(checkpoint, "electra.embeddings_project", checkpoint.config.hidden_size, width));
-    Ok(Embeddings {
-        words: pack::linear(tensors.matrix(&words.0, [words.1, width])?.view(), &bias),
-        positions: values(positions)?,
-        token_types: values(types)?,
-        norm: norm(checkpoint, "electra.embeddings.LayerNorm", width)?,
-        projection: projection.transpose()?,
-    })
-}
-
-fn layer(checkpoint: &Checkpoint, layer: usize) -> Result<Layer, ImportError> {
-    let (hidden, inner) = (checkpoint.config.hidden_size, checkpoint.config.intermediate_size);
-    let name = |part: &str| format!("electra.encoder.layer.{layer}.{part}");
-    let before = smooth::norm_before(checkpoint, layer);
-    let smoothed =
-        |part: &str| smooth::linear(checkpoint, &name(part), hidden, before.as_deref(), smooth::ATTENTION);
-    let middle = name("attention.output.LayerNorm");
-    // One layer's f32 weights in memory at a time.
-    checkpoint.tensors.release();
-    Ok(Layer {
-        query: smoothed("attention.self.query")?,
-        key: smoothed("attention.self.key")?,
-        value: smoothed("attention.self.value")?,
-        attention_output: linear(checkpoint, &name("attention.output.dense"), hidden, hidden)?,
-        attention_norm: norm(checkpoint, &middle, hidden)?,
-        intermediate: intermediate(checkpoint, layer, smooth::INTERMEDIATE[0])?,
-        output: linear(checkpoint, &name("output.dense"), hidden, inner)?,
-        output_norm: norm(checkpoint, &name("output.LayerNorm"), hidden)?,
-    })
-}
-
-fn intermediate(checkpoint: &Checkpoint, layer: usize, alpha: f32) -> Result<Linear, ImportError> {
-    let name = |part: &str| format!("electra.encoder.layer.{layer}.{part}");
-    let norm = name("attention.output.LayerNorm");
-    let inner = checkpoint.config.intermediate_size;
-    smooth::linear(checkpoint, &name("intermediate.dense"), inner, Some(&norm), alpha)
-}
-
-fn head(checkpoint: &Checkpoint, head: &HeadTensors) -> Result<Head, ImportError> {
-    let hidden = checkpoint.config.hidden_size;
-    let width = head.dense.map_or(hidden, |(_, outputs)| outputs);
-    let dense = head.dense.map(|(name, outputs)| linear(checkpoint, name, outputs, hidden));
-    let norm = head.norm.map(|name| self::norm(checkpoint, name, width));
-    let output = head.output.map(|name| linear(checkpoint, name, head.labels.len(), width));
-    Ok(Head {
-        kind: head.kind,
-        dense: dense.transpose()?,
-        norm: norm.transpose()?,
-        output: output.transpose()?,
-        labels: head.labels.clone(),
-    })
-}
-
-fn linear(checkpoint: &Checkpoint, name: &str, outputs: usize, inputs: usize) -> Result<Linear, ImportError> {
-    let weight = checkpoint.tensors.matrix(&format!("{name}.weight"), [outputs, inputs])?;
-    let bias = checkpoint.tensors.vector(&format!("{name}.bias"), outputs)?;
-    Ok(pack::linear(weight.view(), &bias.to_vec()))
 }
 
 fn norm(checkpoint: &Checkpoint, name: &str, width: usize) -> Result<Norm, ImportError> {

@@ -95,7 +95,7 @@ struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     fn new(model: Model<'a>, checkpoint: &'a Checkpoint) -> Self {
-        let plan = Plan::inference(model.config(), model.config().max_position_embeddings);
+        let plan = Plan::inference(model.config(), model.config().max_position_embeddings).for_model(&model);
         Self {
             model,
             checkpoint,

@@ -7,11 +7,9 @@
 //! a LayerNorm's output γ·z + β with z near normal, so 3·|γ| + |β| bounds nearly all of it. Query,
 //! key and value have an m of their own each: one m for the three was measured to help nothing.
 
-use ndarray::Array1;
+use ndarray::{Array1, Array2};
 
-use super::pack;
 use crate::import::{Checkpoint, ImportError};
-use crate::weights::owned::Linear;
 
 /// How much of a channel's amplitude moves into the weights of query, key and value. Between 0.3 and
 /// 0.7 it makes little difference (MiniLM's mean cosine 0.99918 to 0.99928).
@@ -30,17 +28,15 @@ pub fn norm_before(checkpoint: &Checkpoint, layer: usize) -> Option<String> {
     }
 }
 
-/// Packs a dense layer that reads the output of `norm`, smoothed by the exponent `alpha`.
-pub fn linear(
+/// 1 / m of each input channel of a dense layer that reads the output of `norm`, for the exponent `alpha`; its
+/// `weight` `[outputs, inputs]` is multiplied by m.
+pub fn smooth(
     checkpoint: &Checkpoint,
-    name: &str,
-    outputs: usize,
+    weight: &mut Array2<f32>,
     norm: Option<&str>,
     alpha: f32,
-) -> Result<Linear, ImportError> {
-    let inputs = checkpoint.config.hidden_size;
-    let weight = checkpoint.tensors.matrix(&format!("{name}.weight"), [outputs, inputs])?;
-    let bias = checkpoint.tensors.vector(&format!("{name}.bias"), outputs)?;
+) -> Result<Vec<f32>, ImportError> {
+    let inputs = weight.ncols();
     let mut amplitude = Array1::<f32>::ones(inputs);
     if let Some(norm) = norm {
         let gamma = checkpoint.tensors.vector(&format!("{norm}.weight"), inputs)?;
@@ -55,6 +51,6 @@ pub fn linear(
     // A channel that is always zero keeps an m that its column survives.
     let floor = m.fold(1e-10_f32, |max, &m| max.max(m * 1e-3));
     let m = m.mapv(|m| m.max(floor));
-    let smoothing = m.iter().map(|m| 1.0 / m).collect();
-    Ok(Linear { smoothing, ..pack::linear((&weight * &m).view(), &bias.to_vec()) })
+    *weight *= &m;
+    Ok(m.iter().map(|m| 1.0 / m).collect())
 }

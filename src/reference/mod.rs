@@ -43,7 +43,7 @@ impl Reference<'_> {
     pub fn hidden_states(&self, sequence: &Sequence) -> Result<Vec<Array2<f32>>, ImportError> {
         let mut states = vec![self.embed(sequence)?];
         for layer in 0..self.0.config.num_hidden_layers {
-            let x = self.layer(&format!("electra.encoder.layer.{layer}"), &states[layer], sequence)?;
+            let x = self.layer(layer, &states[layer], sequence, &mut |_, _| ())?;
             states.push(x);
             // A layer that lies in a file need not stay in memory while the others have their turn.
             self.0.tensors.release();
@@ -52,7 +52,7 @@ impl Reference<'_> {
     }
 
     /// word + position + segment, LayerNorm, projection.
-    fn embed(&self, sequence: &Sequence) -> Result<Array2<f32>, ImportError> {
+    pub(crate) fn embed(&self, sequence: &Sequence) -> Result<Array2<f32>, ImportError> {
         let width = self.0.config.embedding_size;
         let [words, positions, types] = self.0.embedding_tables();
         let words = self.0.tensors.matrix(&words.0, [words.1, width])?;
@@ -72,37 +72,45 @@ impl Reference<'_> {
         }
     }
 
-    fn layer(&self, name: &str, x: &Array2<f32>, sequence: &Sequence) -> Result<Array2<f32>, ImportError> {
+    /// One transformer layer; `observe` is shown what goes into each of its dense layers, by name.
+    pub(crate) fn layer(
+        &self,
+        layer: usize,
+        x: &Array2<f32>,
+        sequence: &Sequence,
+        observe: &mut dyn FnMut(&str, ArrayView2<'_, f32>),
+    ) -> Result<Array2<f32>, ImportError> {
+        let name = format!("electra.encoder.layer.{layer}");
         let (hidden, inner) = (self.0.config.hidden_size, self.0.config.intermediate_size);
-        let attended = self.attention(&format!("{name}.attention.self"), x, sequence)?;
-        let mut x = x + &self.linear(&format!("{name}.attention.output.dense"), attended.view(), hidden)?;
+        let mut linear = |part: &str, x: ArrayView2<'_, f32>, outputs: usize| {
+            let name = format!("{name}.{part}");
+            observe(&name, x);
+            self.linear(&name, x, outputs)
+        };
+        let query = linear("attention.self.query", x.view(), hidden)?;
+        let key = linear("attention.self.key", x.view(), hidden)?;
+        let value = linear("attention.self.value", x.view(), hidden)?;
+        let attended = self.attention([query, key, value], sequence);
+        let mut x = x + &linear("attention.output.dense", attended.view(), hidden)?;
         self.layer_norm(&format!("{name}.attention.output.LayerNorm"), &mut x)?;
-        let y = self.linear(&format!("{name}.intermediate.dense"), x.view(), inner)?.mapv_into(gelu);
-        let mut x = x + self.linear(&format!("{name}.output.dense"), y.view(), hidden)?;
+        let y = linear("intermediate.dense", x.view(), inner)?.mapv_into(gelu);
+        let mut x = x + linear("output.dense", y.view(), hidden)?;
         self.layer_norm(&format!("{name}.output.LayerNorm"), &mut x)?;
         Ok(x)
     }
 
     /// softmax(QKᵀ / √d + mask)·V, head by head.
-    fn attention(
-        &self,
-        name: &str,
-        x: &Array2<f32>,
-        sequence: &Sequence,
-    ) -> Result<Array2<f32>, ImportError> {
-        let (hidden, size) = (self.0.config.hidden_size, self.0.config.head_size());
-        let query = self.linear(&format!("{name}.query"), x.view(), hidden)?;
-        let key = self.linear(&format!("{name}.key"), x.view(), hidden)?;
-        let value = self.linear(&format!("{name}.value"), x.view(), hidden)?;
+    fn attention(&self, [query, key, value]: [Array2<f32>; 3], sequence: &Sequence) -> Array2<f32> {
+        let size = self.0.config.head_size();
         let mask: Array1<f32> =
             sequence.padding.iter().map(|&padding| if padding { -10000.0 } else { 0.0 }).collect();
-        let mut context = Array2::zeros(x.raw_dim());
+        let mut context = Array2::zeros(query.raw_dim());
         for head in 0..self.0.config.num_attention_heads {
             let here = s![.., head * size..(head + 1) * size];
             let scores = query.slice(here).dot(&key.slice(here).t()) / (size as f32).sqrt() + &mask;
             context.slice_mut(here).assign(&softmax(scores).dot(&value.slice(here)));
         }
-        Ok(context)
+        context
     }
 
     /// The logits of a head from hidden states `[tokens, hidden]`: `[tokens, labels]`, or

@@ -49,7 +49,7 @@ impl<'m> Batch<'m> {
     pub fn new(model: Model<'m>, plan: Plan, threads: usize) -> Result<Self, BatchError> {
         let pool =
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(BatchError::Threads)?;
-        let kernels = kernels::best();
+        let (plan, kernels) = (plan.for_model(&model), kernels::best());
         let mut arenas = vec![AlignedBytes::zeroed(plan.bytes()); pool.current_num_threads()];
         if let Some(arena) = arenas.first_mut() {
             Session::with(model, arena.as_mut_slice(), plan, kernels).map_err(BatchError::Session)?;

@@ -2,8 +2,7 @@
 
 use super::{Session, head};
 use crate::Error;
-use crate::encoder::{Block, Network, Scratch, Workspace, quantize_finely};
-use crate::kernels::Matmul;
+use crate::encoder::{Network, Scratch, Workspace, product, quantize_finely};
 use crate::text::{Input, Token};
 use crate::weights::HeadKind;
 
@@ -56,24 +55,24 @@ fn predict(network: &Network<'_>, workspace: &mut Workspace<'_>, length: usize) 
     let (head, kernels) = (network.head(HeadKind::FillMask)?, network.kernels);
     let config = network.model.config();
     let words = &network.model.root().embeddings.words;
-    let depth = config.embedding_size.div_ceil(8);
     for index in 0..length {
         let here = index * config.hidden_size..(index + 1) * config.hidden_size;
         let x = workspace.residual.get(here).unwrap_or_default();
-        let Block { rows, scales, wide, narrow } = &mut workspace.block;
-        let mut scratch = Scratch { rows, scales };
+        let (mut scratch, wide, narrow) = workspace.block.split();
         let n = head::features(network, &head, x, &mut scratch, narrow).len();
         let features = narrow.get_mut(..n).unwrap_or_default();
-        let rows = rows.get_mut(..2 * depth * 8).unwrap_or_default();
+        let Scratch { rows, strip, .. } = scratch;
+        let rows = rows.get_mut(..2 * words.depth() * 8).unwrap_or_default();
         let scales = quantize_finely(kernels, features, rows);
         let mut best = Prediction { id: 0, logit: f32::NEG_INFINITY };
         let channels_at_once = (wide.len() / 32).max(1);
-        let parts = words.channels.chunks(channels_at_once).zip(words.tiles.chunks(channels_at_once * depth));
-        for (part, (channels, tiles)) in parts.enumerate() {
-            let first = part * channels_at_once * 16;
+        let starts = (0..).step_by(channels_at_once);
+        for (block, channels) in starts.zip(words.channels.chunks(channels_at_once)) {
+            let first = block * 16;
             let width = (channels.len() * 16).min(config.vocab_size - first);
             let logits = wide.get_mut(..2 * width).unwrap_or_default();
-            kernels.matmul(Matmul { rows, row_scales: &scales, tiles, channels, out: logits, width });
+            let blocks = block..block + channels.len();
+            product(kernels, words, blocks, (rows, &scales), strip, logits);
             let (coarse, fine) = logits.split_at_checked(width).unwrap_or_default();
             let biases = channels.iter().flat_map(|channels| &channels.bias);
             for (id, ((coarse, fine), bias)) in (first as u32..).zip(coarse.iter().zip(fine).zip(biases)) {

@@ -1,6 +1,6 @@
 //! Dense, GELU, LayerNorm, output: the shape that all heads have.
 
-use crate::encoder::{AdaptedHead, Block, Dense, Network, Scratch, Workspace};
+use crate::encoder::{AdaptedHead, Dense, Network, Scratch, Workspace};
 use crate::rows::Rows;
 
 /// Replaces the hidden states of the first `length` tokens by the head's logits `[length, labels]`,
@@ -17,9 +17,7 @@ pub fn every_token(
     for first in (0..length).step_by(rows.max(1)) {
         let n = rows.min(length - first);
         let x = workspace.residual.get(first * hidden..(first + n) * hidden).unwrap_or_default();
-        let block = &mut workspace.block;
-        let Block { rows, scales, wide, narrow } = block;
-        let mut scratch = Scratch { rows, scales };
+        let (mut scratch, wide, narrow) = workspace.block.split();
         let features = features(network, head, x, &mut scratch, wide);
         let logits = narrow.get_mut(..n * labels).unwrap_or_default();
         output(network, head, features, &mut scratch, logits);

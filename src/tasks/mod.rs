@@ -56,20 +56,22 @@ impl<'m, 'a> Session<'m, 'a> {
     /// A session for sequences of up to `tokens` tokens, with this machine's fastest kernels.
     ///
     /// # Errors
-    /// [`Error::ArenaTooSmall`] with the bytes that [`Plan::inference`] asks for,
+    /// [`Error::ArenaTooSmall`] with the bytes that [`Plan::inference`] for the model asks for,
     /// [`Error::ArenaMisaligned`], [`Error::SequenceTooLong`] beyond the model's positions,
     /// [`Error::SequenceTooShort`] below 3.
     pub fn new(model: Model<'m>, arena: &'a mut [u8], tokens: usize) -> Result<Self, Error> {
         Self::with(model, arena, Plan::inference(model.config(), tokens), kernels::best())
     }
 
-    /// The same by a plan and with kernels of the caller's choice; the answers are the same bits.
+    /// The same by a plan, made [for the model](Plan::for_model) if it was not, and with kernels of the caller's
+    /// choice; the answers are the same bits.
     pub fn with(
         model: Model<'m>,
         arena: &'a mut [u8],
         plan: Plan,
         kernels: &'static KernelSet,
     ) -> Result<Self, Error> {
+        let plan = plan.for_model(&model);
         let limit = model.config().max_position_embeddings;
         if plan.tokens > limit {
             return Err(Error::SequenceTooLong { tokens: plan.tokens, limit });

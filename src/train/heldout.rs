@@ -62,7 +62,7 @@ pub fn score<B: Backend>(
     let shapes = run.shapes(corpus)?;
     let Pair { generator, discriminator } = Pair::new(weights, &shapes, 0.0);
     let frequency = corpus.log_frequencies();
-    let plan = Plan::inference(model.config(), corpus.manifest.sequence);
+    let plan = Plan::inference(model.config(), corpus.manifest.sequence).for_model(model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut session = Session::new(*model, arena.as_mut_slice(), plan.tokens)?;
     let mut rng = ChaCha8Rng::seed_from_u64(0x0e1e_c7e7);

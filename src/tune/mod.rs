@@ -52,7 +52,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::arena::Carver;
 use crate::encoder::{
-    Backward, BackwardSpace, Columns, Dense, Dropout, Gradients, Network, Scratch, Turning, Workspace,
+    Backward, BackwardSpace, Columns, Dense, Dropout, Gradients, Network, Turning, Workspace,
 };
 use crate::kernels::lanes::sqrt;
 use crate::kernels::{self, Accumulate, KernelSet};
@@ -80,7 +80,7 @@ pub fn computer_plan(
 ) -> TuningPlan {
     const STRIPS: usize = 8;
     let layout = Layout { config: *model.config(), strategy, width: model.head_width(kind), labels };
-    TuningPlan::with_blocks(layout, tokens, COMPUTER_BLOCK_ROWS, STRIPS)
+    TuningPlan::with_blocks(layout, tokens, COMPUTER_BLOCK_ROWS, STRIPS).for_model(model)
 }
 
 /// 0..`count` in the order of one epoch, which the seed decides.
@@ -164,7 +164,8 @@ impl<'m, 'a> Tuner<'m, 'a> {
         Self::with(model, arena, plan, task, settings, kernels::best())
     }
 
-    /// The same by a plan and with kernels of the caller's choice; what is learned is the same bits.
+    /// The same by a plan, made [for the model](TuningPlan::for_model) if it was not, and with kernels of the caller's
+    /// choice; what is learned is the same bits.
     pub fn with(
         model: Model<'m>,
         arena: &'a mut [u8],
@@ -179,7 +180,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
         if !layout.has_shape_of(&plan.layout) {
             return Err(Error::InvalidStrategy("the plan is for another model or another task"));
         }
-        let plan = TuningPlan { layout, ..plan };
+        let plan = TuningPlan { layout, ..plan }.for_model(&model);
         let (tokens, limit) = (plan.inference.tokens, model.config().max_position_embeddings);
         if tokens > limit {
             return Err(Error::SequenceTooLong { tokens, limit });
@@ -405,8 +406,8 @@ impl<'m, 'a> Tuner<'m, 'a> {
         let at_once = workspace.block.scales.len();
         let states = workspace.residual.get(..rows * hidden).unwrap_or_default();
         for (x, logits) in states.chunks(at_once * hidden).zip(logits.chunks_mut(at_once * head.labels)) {
-            let mut scratch = Scratch { rows: workspace.block.rows, scales: workspace.block.scales };
-            let features = head::features(&network, &head, x, &mut scratch, workspace.block.wide);
+            let (mut scratch, wide, _) = workspace.block.split();
+            let features = head::features(&network, &head, x, &mut scratch, wide);
             head::output(&network, &head, features, &mut scratch, logits);
         }
         if encoded.is_err() || !logits.iter().all(|x| x.is_finite()) {
@@ -502,9 +503,8 @@ fn head_backward(
     let Some(Ok(head)) = adapter.map(|adapter| network.head(adapter.kind)) else { return };
     let x = workspace.residual.get(rows.start * hidden..rows.end * hidden).unwrap_or_default();
     let d = logits.get(rows.start * labels..rows.end * labels).unwrap_or_default();
-    let block = &mut workspace.block;
-    let mut scratch = Scratch { rows: block.rows, scales: block.scales };
-    let (before, rest) = block.wide.split_at_mut_checked(n * width).unwrap_or_default();
+    let (mut scratch, wide, _) = workspace.block.split();
+    let (before, rest) = wide.split_at_mut_checked(n * width).unwrap_or_default();
     let dense = head.own.and_then(|head| head.dense.as_ref()).map(Dense::from);
 
     if let Some(Ok([weight, bias])) =
@@ -545,14 +545,14 @@ fn head_backward(
             out_step: width,
         });
     } else if let Some(output) = head.own.and_then(|head| head.output.as_ref()) {
-        let mut turning = space.turning.with(scratch.rows, scratch.scales);
+        let mut turning = space.turning.with(scratch.again());
         Dense::from(output).backward(kernels, &mut turning, Columns::all(output, d), features);
     }
     if let Some(dense) = dense {
         dense.forward(kernels, &mut scratch, x, before);
         (kernels.gelu_backward)(features, before);
         let features = &*features;
-        let mut turning = space.turning.with(scratch.rows, scratch.scales);
+        let mut turning = space.turning.with(scratch);
         dense.backward(kernels, &mut turning, Columns::all(dense.linear, features), below);
     }
 }

@@ -49,7 +49,20 @@ unsafe impl<C: Fallible + ?Sized> CheckBytes<C> for Channels {
     }
 }
 
-/// An int8 matrix `[outputs, inputs]`, packed: `tiles[outputs/16][inputs/8]`, zero padded.
+/// A matrix `[outputs, inputs]` in int8 or int4.
+///
+/// **int8**: `tiles[outputs/16][inputs/8]`, zero padded.
+///
+/// **int4**: a weight is scale · multiplier · q, with a multiplier 1..=15 for every 32 inputs of a channel and
+/// q = −8..=7: multiplier · q is the int8 weight that the kernels see, so that they, the column sums and the
+/// epilogue are those of int8. Each block of 16 channels is a run of [`int4_tiles`] tiles:
+///
+/// | tiles | bytes |
+/// |---|---|
+/// | [`multiplier_tiles`] | `[inputs/32][channel]` multipliers |
+/// | `inputs/16` | `[inputs/8][8][8]`: low halves are q + 8 of channels 0 to 7, high halves of 8 to 15 |
+///
+/// Which of the two it is, the number of tiles says: int4 takes fewer, or is not used.
 #[derive(Portable, CheckBytes, Debug)]
 #[bytecheck(crate = rkyv::bytecheck)]
 #[repr(C)]
@@ -65,6 +78,19 @@ pub struct Linear {
     pub tiles: ArchivedVec<Tile>,
     /// One for every 16 outputs.
     pub channels: ArchivedVec<Channels>,
+}
+
+/// Inputs that share a multiplier.
+pub const INT4_GROUP: usize = 32;
+
+/// Tiles of a block's multipliers, for `depth` blocks of 8 inputs.
+pub const fn multiplier_tiles(depth: usize) -> usize {
+    depth.div_ceil(4).div_ceil(8)
+}
+
+/// Tiles of a block of 16 channels in int4.
+pub const fn int4_tiles(depth: usize) -> usize {
+    multiplier_tiles(depth) + depth.div_ceil(2)
 }
 
 /// LayerNorm's two vectors.

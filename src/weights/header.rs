@@ -3,7 +3,7 @@
 //! | bytes | field |
 //! |---|---|
 //! | 0..8 | magic: `\x89ELECTRT` of a model, `\x89ELADAPT` of an adapter, … ([`FileKind`]) |
-//! | 8..12 | format version |
+//! | 8..12 | format version: 1, or 2 of a model with int4 weights |
 //! | 12..16 | flags, 0 |
 //! | 16..24 | payload length in bytes |
 //! | 24..28 | CRC-32C of the payload |
@@ -14,8 +14,9 @@ use crc::{CRC_32_ISCSI, Crc, Digest, Table};
 
 use crate::Error;
 
-/// The format that this build writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest format that this build reads. It writes the oldest that can hold a file: 1, or 2 for a model with
+/// int4 weights, whose archive is the same with other tiles ([`Linear`](super::format::Linear)).
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Bytes of a header; the payload follows.
 pub const HEADER_BYTES: usize = 64;
@@ -163,6 +164,6 @@ impl HeaderDigest {
 
     pub fn finish(self) -> Header {
         let Self { kind, payload_length, crc } = self;
-        Header { kind, version: FORMAT_VERSION, payload_length, payload_crc: crc.finalize() }
+        Header { kind, version: 1, payload_length, payload_crc: crc.finalize() }
     }
 }

@@ -1,9 +1,12 @@
 //! Reading packed weights in place.
 
+use core::ops::Range;
+
 use rkyv::rend::f32_le;
 use rkyv::vec::ArchivedVec;
 
-use super::format::{Linear, Norm};
+use super::Tile;
+use super::format::{INT4_GROUP, Linear, Norm, int4_tiles, multiplier_tiles};
 use crate::kernels::LayerNorm;
 
 impl Linear {
@@ -17,19 +20,85 @@ impl Linear {
         self.inputs.to_native() as usize
     }
 
+    /// Blocks of 8 inputs.
+    pub fn depth(&self) -> usize {
+        self.inputs().div_ceil(8)
+    }
+
+    /// Whether the weights are int4.
+    pub fn is_int4(&self) -> bool {
+        self.tiles.len() < self.channels.len() * self.depth()
+    }
+
+    /// Whether there are as many tiles as one of the two packings has.
+    pub(crate) fn is_whole(&self) -> bool {
+        let (blocks, depth) = (self.channels.len(), self.depth());
+        let int4 = int4_tiles(depth);
+        self.tiles.len() == blocks * depth || int4 < depth && self.tiles.len() == blocks * int4
+    }
+
+    /// The tiles of some blocks of 16 channels.
+    pub(crate) fn tiles_of(&self, blocks: Range<usize>) -> &[Tile] {
+        let each = if self.is_int4() { int4_tiles(self.depth()) } else { self.depth() };
+        self.tiles.get(blocks.start * each..blocks.end * each).unwrap_or_default()
+    }
+
     /// Adds row `index` of an embedding table, dequantised, to `out` `[inputs]`. A row that is not
     /// there adds nothing.
     pub fn add_row(&self, index: usize, out: &mut [f32]) {
-        let depth = self.inputs().div_ceil(8);
         let (block, lane) = (index / 16, index % 16);
-        let tiles = self.tiles.iter().skip(block * depth).take(depth);
+        let tiles = self.tiles_of(block..block + 1);
         let scale = self.channels.get(block).and_then(|c| c.scale.get(lane)).copied().unwrap_or(0.0);
+        if self.is_int4() {
+            let int4 = Int4::new(tiles, self.depth());
+            for (k, out) in out.chunks_mut(8).enumerate() {
+                for (out, weight) in out.iter_mut().zip(int4.weights(k, lane)) {
+                    *out += f32::from(weight) * scale;
+                }
+            }
+            return;
+        }
         for (out, tile) in out.chunks_mut(8).zip(tiles) {
             let weights = tile.0.get(lane).into_iter().flatten();
             for (out, &weight) in out.iter_mut().zip(weights) {
                 *out += f32::from(weight) * scale;
             }
         }
+    }
+}
+
+/// A block of 16 channels in int4.
+#[derive(Clone, Copy)]
+pub(crate) struct Int4<'a> {
+    /// `[inputs/32][16 channels]`.
+    multipliers: &'a [[u8; 16]],
+    /// `[inputs/8][8 pairs of channels][8 inputs]`.
+    nibbles: &'a [[[u8; 8]; 8]],
+}
+
+impl<'a> Int4<'a> {
+    /// The block in its tiles.
+    pub fn new(tiles: &'a [Tile], depth: usize) -> Self {
+        let (multipliers, nibbles) = tiles.split_at_checked(multiplier_tiles(depth)).unwrap_or_default();
+        Self {
+            multipliers: bytemuck::try_cast_slice(multipliers).unwrap_or_default(),
+            nibbles: bytemuck::try_cast_slice(nibbles).unwrap_or_default(),
+        }
+    }
+
+    /// Multipliers of the 16 channels, and the halves, of inputs `8 · k..8 · k + 8`.
+    #[inline(always)]
+    pub fn part(&self, k: usize) -> Option<(&'a [u8; 16], &'a [[u8; 8]; 8])> {
+        Some((self.multipliers.get(k / (INT4_GROUP / 8))?, self.nibbles.get(k)?))
+    }
+
+    /// The int8 weights of one channel there.
+    fn weights(&self, k: usize, lane: usize) -> [i8; 8] {
+        let Some((multipliers, nibbles)) = self.part(k) else { return [0; 8] };
+        let multiplier = multipliers.get(lane).copied().unwrap_or(0) as i8;
+        let shift = if lane < 8 { 0 } else { 4 };
+        let row = nibbles.get(lane % 8).copied().unwrap_or_default();
+        row.map(|byte| ((byte >> shift & 15) as i8 - 8).wrapping_mul(multiplier))
     }
 }
 

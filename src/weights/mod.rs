@@ -29,7 +29,7 @@ pub(crate) use mapped::release;
 pub use owned::AlignedBytes;
 
 use format::{Head, Linear, Norm, Root};
-pub(crate) use linear::native;
+pub(crate) use linear::{Int4, native};
 use rkyv::option::ArchivedOption;
 use rkyv::rancor::Failure;
 
@@ -94,6 +94,22 @@ impl<'m> Model<'m> {
     /// Everything in the file.
     pub fn root(&self) -> &'m Root {
         self.root
+    }
+
+    /// All weight matrices.
+    pub fn linears(&self) -> impl Iterator<Item = &'m Linear> + use<'m> {
+        let Root { embeddings, layers, heads, .. } = self.root;
+        let layers = layers.iter().flat_map(|layer| {
+            let format::Layer { query, key, value, attention_output, intermediate, output, .. } = layer;
+            [query, key, value, attention_output, intermediate, output]
+        });
+        let heads = heads.iter().flat_map(|head| head.dense.iter().chain(head.output.iter()));
+        [&embeddings.words].into_iter().chain(embeddings.projection.iter()).chain(layers).chain(heads)
+    }
+
+    /// Whether any of its weights are int4, for which a session needs [`Plan::for_model`](crate::Plan::for_model).
+    pub fn is_int4(&self) -> bool {
+        self.linears().any(Linear::is_int4)
     }
 
     /// Bytes of the file, header included.
@@ -300,7 +316,7 @@ fn check_linear(
         && linear.inputs() == inputs
         && (linear.smoothing.is_empty() || linear.smoothing.len() == inputs)
         && linear.channels.len() == blocks
-        && linear.tiles.len() == blocks * inputs.div_ceil(8)
+        && linear.is_whole()
         && outputs > 0;
     if consistent { Ok(()) } else { Err(Error::InvalidModel { field, index }) }
 }

@@ -175,12 +175,32 @@ pub struct Root {
     pub checks: Vec<Check>,
 }
 
+impl Linear {
+    /// Whether the weights are int4.
+    pub fn is_int4(&self) -> bool {
+        self.tiles.len() < self.channels.len() * (self.inputs as usize).div_ceil(8)
+    }
+}
+
 impl Root {
+    /// The weight matrices that may be int4.
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let Layer { query, key, value, attention_output, intermediate, output, .. } = layer;
+            [query, key, value, attention_output, intermediate, output]
+        });
+        layers.chain([&self.embeddings.words])
+    }
+
     /// The bytes of the `.electret` file.
     pub fn to_file(&self) -> Vec<u8> {
         let archive = rkyv::to_bytes::<rancor::Panic>(self);
         let Ok(payload) = archive;
-        let mut file = header::Header::of(header::FileKind::Model, &payload).to_bytes().to_vec();
+        let mut header = header::Header::of(header::FileKind::Model, &payload);
+        if self.linears().any(Linear::is_int4) {
+            header.version = 2;
+        }
+        let mut file = header.to_bytes().to_vec();
         file.extend_from_slice(&payload);
         file
     }

@@ -23,9 +23,10 @@ impl Running {
     pub fn open(slot: u8, file: &'static [u8], memory: usize) -> Result<Self, Error> {
         let model = Model::open(file)?;
         let config = model.config();
-        let fits = |&tokens: &usize| Plan::inference(config, tokens).bytes() <= memory;
+        let plan = |tokens| Plan::inference(config, tokens).for_model(&model);
+        let fits = |&tokens: &usize| plan(tokens).bytes() <= memory;
         let tokens = (1..=config.max_position_embeddings).rev().find(fits);
-        let plan = Plan::inference(config, tokens.unwrap_or(config.max_position_embeddings));
+        let plan = plan(tokens.unwrap_or(config.max_position_embeddings));
         Ok(Self { model, plan, slot, kernels: kernels::best() })
     }
 

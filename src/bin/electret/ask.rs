@@ -115,7 +115,7 @@ fn with_session<T>(
     let model = Model::open(bytes.as_slice())?;
     let file = adapter.bytes()?;
     let adapter = file.as_ref().map(|file| Adapter::open(file.as_slice(), &model)).transpose()?;
-    let plan = Plan::inference(model.config(), model.config().max_position_embeddings);
+    let plan = Plan::inference(model.config(), model.config().max_position_embeddings).for_model(&model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     work(Session::new(model, arena.as_mut_slice(), plan.tokens)?.with_adapter(adapter)?)
 }

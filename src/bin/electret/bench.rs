@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use electret::import::Checkpoint;
 use electret::kernels::{self, KernelSet, LayerNorm, Matmul, RowScale};
-use electret::quantize::quantize;
+use electret::quantize::quantize_by;
 use electret::tasks::Batch;
 use electret::text::Token;
 use electret::tune::{Settings, Target, Task, computer_plan};
@@ -15,6 +15,7 @@ use electret::weights::{AlignedBytes, Channels, Tile};
 use electret::{HeadKind, Model, Plan, Session, Tuner};
 use serde_json::{Value, json};
 
+use super::convert::WeightsOptions;
 use super::tune::parse_strategy;
 use super::{ModelFile, Output, preset};
 
@@ -31,6 +32,8 @@ pub struct Bench {
     /// tiny, small, base or large with random weights, instead of a model.
     #[arg(long, conflicts_with = "model")]
     preset: Option<String>,
+    #[command(flatten)]
+    weights: WeightsOptions,
     /// Sequence lengths in tokens.
     #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
     seq: Vec<usize>,
@@ -99,7 +102,8 @@ impl Bench {
     fn subject(&self) -> Result<AlignedBytes> {
         let Some(name) = &self.preset else { return self.model.bytes() };
         let checkpoint = Checkpoint::random(name, preset(name)?, 1);
-        Ok(AlignedBytes::copy_of(&quantize(&checkpoint, "random weights", "none")?))
+        let recipe = self.weights.weights.recipe(&checkpoint, Vec::new());
+        Ok(AlignedBytes::copy_of(&quantize_by(&checkpoint, "random weights", "none", &recipe)?))
     }
 
     fn sets(&self) -> Result<Vec<&'static KernelSet>> {
@@ -119,7 +123,7 @@ impl Bench {
     fn sentence(&self, model: Model<'_>, set: &'static KernelSet, tokens: usize, peak: f64) -> Result<Value> {
         let config = model.config();
         let rows = self.rows.unwrap_or(tokens.min(32));
-        let plan = Plan::with_block_rows(config, tokens, rows);
+        let plan = Plan::with_block_rows(config, tokens, rows).for_model(&model);
         let mut arena = AlignedBytes::zeroed(plan.bytes());
         let mut session = Session::with(model, arena.as_mut_slice(), plan, set)?;
         let sequence = sequence(tokens, config.vocab_size);
@@ -192,7 +196,7 @@ impl Bench {
         let longest = config.max_position_embeddings.min(128);
         let lengths = (0..64).map(|index| longest * (1 + index * 7 % 16) / 16);
         let sequences: Vec<Vec<Token>> = lengths.map(|n| sequence(n, config.vocab_size)).collect();
-        let plan = Plan::with_block_rows(config, longest, self.rows.unwrap_or(32));
+        let plan = Plan::with_block_rows(config, longest, self.rows.unwrap_or(32)).for_model(&model);
         let one = Batch::new(model, plan, 1)?;
         let many = Batch::new(model, plan, threads)?;
         let run = |batch: &Batch<'_>| {

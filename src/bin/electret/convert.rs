@@ -1,12 +1,13 @@
 //! Hugging Face folder or ONNX → `.electret`, and the proof that nothing was lost.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use electret::Model;
 use electret::import::{Checkpoint, write_atomically};
-use electret::quantize::{quantize, verify};
+use electret::quantize::{Recipe, matrices, quantize_by, verify};
 use serde_json::json;
 
 use super::{ModelFile, Output};
@@ -28,7 +29,44 @@ pub struct Convert {
     #[arg(long, default_value = "unknown")]
     licence: String,
     #[command(flatten)]
+    weights: WeightsOptions,
+    /// Text like that which the model will read, one sentence a line: int4 is fitted to it.
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
+    /// At most so many lines of it.
+    #[arg(long, default_value_t = 256)]
+    lines: usize,
+    #[command(flatten)]
     output: Output,
+}
+
+/// How weights are stored.
+#[derive(Args)]
+pub struct WeightsOptions {
+    /// int8, or int4 for the word embeddings and the layers.
+    #[arg(long, value_enum, default_value_t)]
+    pub weights: Weights,
+}
+
+/// Bits of a weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Weights {
+    /// 8, with a scale a channel.
+    #[default]
+    Int8,
+    /// 4, with a multiplier of the channel's scale every 32 inputs.
+    Int4,
+}
+
+impl Weights {
+    /// The recipe for all of a checkpoint.
+    pub fn recipe(self, checkpoint: &Checkpoint, calibration: Vec<String>) -> Recipe {
+        let int4 = match self {
+            Self::Int8 => BTreeSet::new(),
+            Self::Int4 => matrices(checkpoint).into_iter().collect(),
+        };
+        Recipe { int4, calibration }
+    }
 }
 
 /// A quantised model beside its f32 source: cosine, errors and decisions, layer by layer.
@@ -72,10 +110,18 @@ pub fn open_source(source: &Path) -> Result<Checkpoint> {
     }
 }
 
+/// The first lines of a text.
+fn lines(path: &Path, count: usize) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(text.lines().take(count).map(str::to_owned).collect())
+}
+
 impl Convert {
     pub fn run(&self) -> Result<()> {
         let checkpoint = open_source(&self.source)?;
-        let file = quantize(&checkpoint, &self.from, &self.licence)?;
+        let calibration = self.calibrate.as_ref().map(|path| lines(path, self.lines)).transpose()?;
+        let recipe = self.weights.weights.recipe(&checkpoint, calibration.unwrap_or_default());
+        let file = quantize_by(&checkpoint, &self.from, &self.licence, &recipe)?;
         write_atomically(&self.output_file, &file).with_context(|| self.output_file.display().to_string())?;
         let heads: Vec<&str> = checkpoint.heads.iter().map(|head| head.kind.name()).collect();
         if self.output.json {
@@ -97,11 +143,10 @@ impl Verify {
             "{}: another shape than the model's; it was converted from something else",
             self.against.display()
         );
-        let text = match &self.text {
-            Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
-            None => SENTENCES.to_owned(),
+        let texts = match &self.text {
+            Some(path) => lines(path, self.lines)?,
+            None => SENTENCES.lines().take(self.lines).map(str::to_owned).collect(),
         };
-        let texts: Vec<String> = text.lines().take(self.lines).map(str::to_owned).collect();
         let report = verify(model, &checkpoint, &texts)?;
         if self.output.json {
             say!("{}", serde_json::to_string(&report)?);

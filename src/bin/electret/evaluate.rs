@@ -148,7 +148,7 @@ pub fn answers<'d>(
     data: &'d Labelled,
     tokens: usize,
 ) -> Result<Answers<'d>> {
-    let plan = Plan::with_block_rows(model.config(), tokens, COMPUTER_BLOCK_ROWS);
+    let plan = Plan::with_block_rows(model.config(), tokens, COMPUTER_BLOCK_ROWS).for_model(&model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let session = Session::with(model, arena.as_mut_slice(), plan, kernels::best())?;
     Ok(Answers::of(&mut session.with_adapter(adapter)?, data)?)

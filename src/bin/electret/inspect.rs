@@ -68,6 +68,7 @@ impl Inspect {
                 json!({"kind": head.kind.name(), "labels": labels})
             })
             .collect();
+        let (int4, all) = (model.linears().filter(|linear| linear.is_int4()).count(), model.linears().count());
         let special = vocabulary.special.map(|id| id.to_native());
         let special: Vec<String> =
             SpecialTokens::NAMES.iter().zip(special).map(|(name, id)| format!("{name} {id}")).collect();
@@ -97,6 +98,7 @@ impl Inspect {
                 "layers": layers,
                 "vocabulary": vocabulary_bytes,
             },
+            "int4": format!("{int4} of {all} weight matrices"),
             "self_test": {"sentences": checks, "agree": agree},
         });
         if self.output.json {

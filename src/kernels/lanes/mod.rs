@@ -10,7 +10,7 @@
 mod products;
 pub(super) mod quantize;
 
-pub use products::{Accumulate, accumulate, dots, turn};
+pub use products::{Accumulate, accumulate, dots, turn, unpack};
 pub use quantize::{RowScale, attention_weights, quantize, quantize_symmetric};
 
 use products::transposed;

@@ -1,7 +1,8 @@
-//! f32 products, and tiles turned for the backward pass.
+//! f32 products; tiles turned for the backward pass, and int4 tiles unpacked.
 
 use super::{LANES, Lanes, Sum, get, parts, put};
-use crate::weights::Tile;
+use crate::weights::format::INT4_GROUP;
+use crate::weights::{Int4, Tile};
 
 /// out\[m\] = row m of `matrix` `[out, x]` · `x`.
 #[inline(always)]
@@ -95,6 +96,86 @@ pub fn turn<V: Lanes>(tiles: &[Tile], depth: usize, strip: usize, turned: &mut [
     }
     let partial = partial.as_flattened();
     core::array::from_fn(|input| partial.get(2 * input..2 * input + 2).unwrap_or_default().iter().sum())
+}
+
+/// Unpacks `tiles.len()` tiles of a block of 16 channels in int4, `depth` blocks of 8 inputs deep, from the
+/// `first` on.
+#[inline(always)]
+pub fn unpack<V: Lanes>(block: &[Tile], depth: usize, first: usize, tiles: &mut [Tile]) {
+    let block = Int4::new(block, depth);
+    let mut factors = Factors::default();
+    for (place, (k, tile)) in (first..).zip(tiles).enumerate() {
+        let Some((multipliers, nibbles)) = block.part(k) else {
+            *tile = Tile([[0; 8]; 16]);
+            continue;
+        };
+        if V::WIDE {
+            if place == 0 || k % (INT4_GROUP / 8) == 0 {
+                factors = Factors::new(multipliers);
+            }
+            factors.multiply(nibbles, tile);
+        } else {
+            multiply(nibbles, multipliers, tile);
+        }
+    }
+}
+
+/// Half bytes n = 0..=15 → multiplier · (n − 8), for multipliers 1..=15. No product exceeds a byte, so that one
+/// multiplication does for four.
+#[inline(always)]
+fn multiply(nibbles: &[[u8; 8]; 8], multipliers: &[u8; 16], tile: &mut Tile) {
+    const TOP: u32 = 0x8080_8080;
+    let nibbles = nibbles.iter().cycle();
+    for (channel, ((row, nibbles), &multiplier)) in tile.0.iter_mut().zip(nibbles).zip(multipliers).enumerate() {
+        let shift = if channel < 8 { 0 } else { 4 };
+        for (weights, nibbles) in row.as_chunks_mut::<4>().0.iter_mut().zip(nibbles.as_chunks::<4>().0) {
+            let n = u32::from_le_bytes(*nibbles) >> shift & 0x0f0f_0f0f;
+            let product = n.wrapping_mul(multiplier.into());
+            let offset = 0x0808_0808_u32.wrapping_mul(multiplier.into());
+            // Byte by byte: the top bit is there to be borrowed, and put right afterwards.
+            let difference = (product | TOP).wrapping_sub(offset) ^ !product & TOP;
+            *weights = difference.to_le_bytes().map(|byte| byte as i8);
+        }
+    }
+}
+
+/// The same in steps that vector instructions have, two bytes a multiplication and then a subtraction a byte, with
+/// the multipliers of both halves laid out beforehand.
+#[derive(Clone, Copy)]
+struct Factors([([u16; 32], [u8; 64]); 2]);
+
+impl Default for Factors {
+    fn default() -> Self {
+        Self([([0; 32], [0; 64]); 2])
+    }
+}
+
+impl Factors {
+    #[inline(always)]
+    fn new(multipliers: &[u8; 16]) -> Self {
+        let of = |half: usize| {
+            let multiplier = |channel: usize| multipliers[(half * 8 + channel) % 16];
+            let factors = core::array::from_fn(|pair| multiplier(pair / 4).into());
+            (factors, core::array::from_fn(|byte| multiplier(byte / 8).wrapping_mul(8)))
+        };
+        Self([of(0), of(1)])
+    }
+
+    #[inline(always)]
+    fn multiply(&self, nibbles: &[[u8; 8]; 8], tile: &mut Tile) {
+        let pairs: [u16; 32] = bytemuck::cast(*nibbles);
+        let halves: &mut [[i8; 64]; 2] = bytemuck::cast_mut(&mut tile.0);
+        for (half, ((factors, offsets), weights)) in self.0.iter().zip(halves).enumerate() {
+            let mut products = [0_u16; 32];
+            for (product, (pair, factor)) in products.iter_mut().zip(pairs.iter().zip(factors)) {
+                *product = (pair >> (4 * half) & 0x0f0f).wrapping_mul(*factor);
+            }
+            let products: [u8; 64] = bytemuck::cast(products);
+            for (weight, (product, offset)) in weights.iter_mut().zip(products.iter().zip(offsets)) {
+                *weight = product.wrapping_sub(*offset) as i8;
+            }
+        }
+    }
 }
 
 /// The transpose of 8 × 8 bytes: halves, quarters and eighths of the square change places across the

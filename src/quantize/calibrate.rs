@@ -1,0 +1,55 @@
+//! What goes into each dense layer while the f32 reference reads a calibration text.
+
+use std::collections::BTreeMap;
+
+use ndarray::Array2;
+
+use super::{QuantizeError, vocabulary_archive};
+use crate::import::Checkpoint;
+use crate::reference::{Reference, Sequence};
+use crate::text::{Input, Token, Tokenizer};
+use crate::weights::access_vocabulary;
+
+/// Σ x·xᵀ over the inputs x of dense layers `[inputs, inputs]`, by the layers' names.
+pub type Moments = BTreeMap<String, Array2<f32>>;
+
+/// The sequences of a text on their way through the layers, one layer at a time.
+pub struct Calibration<'a> {
+    reference: Reference<'a>,
+    sequences: Vec<Sequence>,
+    states: Vec<Array2<f32>>,
+}
+
+impl<'a> Calibration<'a> {
+    /// Reads the texts; those that do not fit are truncated, empty ones passed over.
+    pub fn new(checkpoint: &'a Checkpoint, texts: &[String]) -> Result<Self, QuantizeError> {
+        let reference = Reference(checkpoint);
+        let archive = vocabulary_archive(&checkpoint.pieces, &checkpoint.special, checkpoint.uncased);
+        let tokenizer = Tokenizer::new(access_vocabulary(archive.as_slice())?);
+        let mut tokens = vec![Token::default(); checkpoint.config.max_position_embeddings];
+        let mut sequences = Vec::new();
+        for text in texts {
+            let length = tokenizer.encode(Input { text, pair: None, truncate: true }, &mut tokens)?;
+            if length > 2 {
+                sequences.push(Sequence::of(&tokens[..length]));
+            }
+        }
+        let states = sequences.iter().map(|sequence| reference.embed(sequence)).collect::<Result<_, _>>()?;
+        Ok(Self { reference, sequences, states })
+    }
+
+    /// The moments of the next layer's dense layers; the layers come in order.
+    pub fn layer(&mut self, layer: usize) -> Result<Moments, QuantizeError> {
+        let mut moments = Moments::new();
+        for (state, sequence) in self.states.iter_mut().zip(&self.sequences) {
+            *state = self.reference.layer(layer, state, sequence, &mut |name, x| {
+                let product = x.t().dot(&x);
+                match moments.get_mut(name) {
+                    Some(sum) => *sum += &product,
+                    None => drop(moments.insert(name.to_owned(), product)),
+                }
+            })?;
+        }
+        Ok(moments)
+    }
+}
