@@ -12,8 +12,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::golden::Golden;
+use electret::import::Checkpoint;
 use electret::kernels;
-use electret::quantize::{quantize, self_test, verify};
+use electret::quantize::{Recipe, matrices, quantize, quantize_by, self_test, verify};
 #[cfg(feature = "parallel")]
 use electret::tasks::Batch;
 use electret::text::Input;
@@ -181,6 +182,64 @@ fn every_kernel_set_and_block_size_gives_the_same_bits() {
             }
         }
     }
+}
+
+/// int4, in layers whose inputs are whole groups of 32 and not, with int8 ones between them.
+#[test]
+fn int4_gives_the_same_bits_on_every_kernel_set_and_block_size() {
+    let scalar = kernels::available().next().unwrap();
+    for (hidden, inner, words) in [(64, 136, 32), (72, 200, 72)] {
+        let config = ElectraConfig {
+            embedding_size: words,
+            hidden_size: hidden,
+            num_attention_heads: 2,
+            num_hidden_layers: 2,
+            intermediate_size: inner,
+            max_position_embeddings: 40,
+            ..TINY
+        };
+        let checkpoint = Checkpoint::random("int4", config, 3);
+        let mut recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+        recipe.int4.remove("electra.encoder.layer.1.attention.self.key");
+        let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap());
+        let model = Model::open(file.as_slice()).unwrap();
+        assert_eq!(model.linears().filter(|linear| linear.is_int4()).count(), 12);
+        let expected = bits(&file, Plan::with_block_rows(&config, 40, 1).unpacking(&config), scalar);
+        for set in kernels::available() {
+            assert!(self_test(model, set).unwrap().1, "{}", set.name);
+            for rows in [1, 3, 8, 32] {
+                let plan = Plan::with_block_rows(&config, 40, rows).unpacking(&config);
+                assert!(bits(&file, plan, set) == expected, "{} with blocks of {rows} rows", set.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn int4_needs_the_plan_for_the_model() {
+    let checkpoint = Checkpoint::random("int4", TINY, 3);
+    let recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+    let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap());
+    let model = Model::open(file.as_slice()).unwrap();
+    assert_eq!(
+        electret::weights::Header::parse(electret::weights::FileKind::Model, file.as_slice())
+            .unwrap()
+            .version,
+        2
+    );
+    let plan = Plan::inference(&TINY, 32);
+    let (needed, found) = (plan.for_model(&model).bytes(), plan.bytes());
+    assert!(needed == plan.unpacking(&TINY).bytes() && needed <= found + (12 << 10));
+    let mut arena = AlignedBytes::zeroed(found);
+    let error = Session::new(model, arena.as_mut_slice(), 32).unwrap_err();
+    assert_eq!(error, electret::Error::ArenaTooSmall { needed, found });
+    let mut arena = AlignedBytes::zeroed(needed);
+    let before = ALLOCATIONS.get();
+    Session::new(model, arena.as_mut_slice(), 32)
+        .unwrap()
+        .token_logits(HeadKind::Detect, "a b".into())
+        .unwrap();
+    assert_eq!(ALLOCATIONS.get(), before, "the core allocated");
 }
 
 /// The file says what the scalar kernels of x86-64 answered when it was made; this holds all others to it.

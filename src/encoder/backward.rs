@@ -15,8 +15,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::attention::Attention;
 use super::{
-    AdaptedLayer, Block, Columns, DenseGradient, KeyValues, Transposing, Turning, Workspace,
-    add_and_norm,
+    AdaptedLayer, Block, Columns, DenseGradient, KeyValues, Transposing, Turning, Workspace, add_and_norm,
 };
 use crate::kernels::{Accumulate, KernelSet, LayerNorm, RowScale};
 use crate::weights::strategy::{Layout, NormPart, Part};

@@ -103,10 +103,12 @@ pub(crate) fn product(
     let (first, end) = (blocks.start * 16, linear.outputs().min(blocks.end * 16));
     let width = end.saturating_sub(first);
     let channels = linear.channels.get(blocks.clone()).unwrap_or_default();
+    let tiles = linear.tiles_of(blocks.clone());
+    let whole = Matmul { rows, row_scales, tiles, channels, out, width };
     if !linear.is_int4() {
-        let tiles = linear.tiles_of(blocks);
-        return kernels.matmul(Matmul { rows, row_scales, tiles, channels, out, width });
+        return kernels.matmul(whole);
     }
+    let Err(Matmul { out, .. }) = kernels.matmul_int4(whole) else { return };
     let depth = linear.depth();
     let (tiles, behind) = strip.split_at_mut_checked(depth).unwrap_or_default();
     let columns: &mut [f32] = bytemuck::try_cast_slice_mut(behind).unwrap_or_default();

@@ -75,7 +75,8 @@ impl Plan {
         let names = (self.labels * size_of::<&str>()).next_multiple_of(ALIGNMENT);
         let layout = TuningPlan::new(model.config(), self.tokens, self.strategy, self.labels).layout;
         let layout = crate::weights::strategy::Layout { width: model.head_width(self.kind), ..layout };
-        let arena = TuningPlan::with_blocks(layout, self.tokens, crate::plan::BLOCK_ROWS, 1).for_model(model).bytes();
+        let arena =
+            TuningPlan::with_blocks(layout, self.tokens, crate::plan::BLOCK_ROWS, 1).for_model(model).bytes();
         let front = size_of::<Learner>().next_multiple_of(ALIGNMENT);
         (names, front.saturating_add(names).saturating_add(arena))
     }

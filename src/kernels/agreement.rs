@@ -34,6 +34,15 @@ pub fn first_difference(
                 shape.width
             ));
         }
+        let int4 = Int4Product::new(product, specification, &mut random);
+        if int4.bits(set) != int4.bits(specification) {
+            return Some(format!(
+                "matmul of {} × {} with {} channels in int4",
+                shape.rows,
+                shape.depth * 8,
+                shape.width
+            ));
+        }
         let values = values(1 + random.below(300), case, &mut random);
         let differing = PRIMITIVES
             .iter()
@@ -74,9 +83,7 @@ impl Product {
         let channels = tiles.chunks(depth).map(|tiles| Channels {
             scale: core::array::from_fn(|lane| (lane + 1) as f32 * 1.7e-3),
             bias: core::array::from_fn(|lane| lane as f32 - 7.3),
-            column_sum: core::array::from_fn(|lane| {
-                tiles.iter().flat_map(|tile| tile.0[lane]).map(i32::from).sum()
-            }),
+            column_sum: column_sums(tiles),
         });
         let scales = (0..rows).map(|row| RowScale {
             scale: 0.013 * (row + 1) as f32,
@@ -98,6 +105,62 @@ impl Product {
         });
         out.into_iter().map(f32::to_bits).collect()
     }
+}
+
+/// The same product with weights in int4.
+struct Int4Product {
+    product: Product,
+    /// `[blocks of 16 channels][int4_tiles]`.
+    packed: Vec<Tile>,
+}
+
+impl Int4Product {
+    fn new(mut product: Product, specification: &KernelSet, random: &mut Random) -> Self {
+        let depth = product.tiles.len() / product.channels.len();
+        let mut packed = Vec::new();
+        for (channels, tiles) in product.channels.iter_mut().zip(product.tiles.chunks_exact_mut(depth)) {
+            let block = int4_block(depth, || random.next() as u8);
+            (specification.unpack)(&block, depth, 0, tiles);
+            channels.column_sum = column_sums(tiles);
+            packed.extend(block);
+        }
+        Self { product, packed }
+    }
+
+    /// As the set does it: at once, or unpacked first.
+    fn bits(&self, set: &KernelSet) -> Vec<u32> {
+        let product = &self.product;
+        let depth = product.tiles.len() / product.channels.len();
+        let rows: Vec<i8> = product.rows.iter().map(|q| q ^ set.flip as i8).collect();
+        let (row_scales, channels, width) = (&product.scales, &product.channels, product.width);
+        let mut out = vec![f32::NAN; row_scales.len() * width];
+        let tiles = &self.packed;
+        let whole = Matmul { rows: &rows, row_scales, tiles, channels, out: &mut out, width };
+        if let Err(Matmul { out, .. }) = set.matmul_int4(whole) {
+            let mut tiles = vec![Tile([[0; 8]; 16]); product.tiles.len()];
+            let blocks = self.packed.chunks_exact(int4_tiles(depth)).zip(tiles.chunks_exact_mut(depth));
+            for (block, tiles) in blocks {
+                (set.unpack)(block, depth, 0, tiles);
+            }
+            set.matmul(Matmul { rows: &rows, row_scales, tiles: &tiles, channels, out, width });
+        }
+        out.into_iter().map(f32::to_bits).collect()
+    }
+}
+
+fn column_sums(tiles: &[Tile]) -> [i32; 16] {
+    core::array::from_fn(|lane| tiles.iter().flat_map(|tile| tile.0[lane]).map(i32::from).sum())
+}
+
+/// A block of 16 channels in int4 with those bytes, and multipliers that there are.
+fn int4_block(depth: usize, mut byte: impl FnMut() -> u8) -> Vec<Tile> {
+    let before = multiplier_tiles(depth) * size_of::<Tile>();
+    let bytes = (0..int4_tiles(depth) * size_of::<Tile>()).map(|index| match byte() {
+        byte if index < before => 1 + byte % 15,
+        byte => byte,
+    });
+    let bytes: Vec<i8> = bytes.map(|byte| byte as i8).collect();
+    bytes.as_chunks().0.as_chunks().0.iter().map(|tile| Tile(*tile)).collect()
 }
 
 /// Values of several magnitudes; of four cases one is all the same, and one zeros.
@@ -295,18 +358,13 @@ const TURN: Primitive = Primitive {
     },
 };
 
-/// A block in int4 with the row's bits, and multipliers that there are.
+/// A block in int4 with the row's bits, in two parts.
 const UNPACK: Primitive = Primitive {
     name: "unpack",
     bits: |set, x| {
         let depth = x.len().div_ceil(8);
-        let (before, all) = (multiplier_tiles(depth) * 128, int4_tiles(depth) * 128);
-        let bytes = x.iter().cycle().flat_map(|x| x.to_le_bytes()).take(all);
-        let bytes: Vec<i8> = bytes
-            .enumerate()
-            .map(|(index, byte)| if index < before { 1 + byte % 15 } else { byte } as i8)
-            .collect();
-        let block: Vec<Tile> = bytes.as_chunks().0.as_chunks().0.iter().map(|tile| Tile(*tile)).collect();
+        let mut bytes = x.iter().cycle().flat_map(|x| x.to_le_bytes());
+        let block = int4_block(depth, || bytes.next().unwrap_or(0));
         let mut tiles = vec![Tile([[0; 8]; 16]); depth];
         let (front, back) = tiles.split_at_mut(depth / 2);
         (set.unpack)(&block, depth, 0, front);

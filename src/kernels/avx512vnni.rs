@@ -8,12 +8,13 @@ use core::arch::x86_64::*;
 
 use super::lanes::{Join, LANES, Lanes, Number};
 use super::{KernelSet, Matmul, RowScale, kernel_set};
+use crate::weights::format::{INT4_GROUP, int4_tiles, multiplier_tiles};
 use crate::weights::{Channels, Tile};
 
 /// Rows that share one pass over the weights: 16 accumulators.
 const ROWS: usize = 8;
 
-kernel_set!("avx512vnni", Zmm, "avx512f,avx512bw,avx512vl,avx512vnni");
+kernel_set!("avx512vnni", Zmm, "avx512f,avx512bw,avx512vl,avx512vnni", int4: matmul_int4);
 
 /// The set, where this processor has the instructions.
 pub fn detect() -> Option<&'static KernelSet> {
@@ -107,6 +108,19 @@ impl Lanes for Zmm {
         }
     }
     #[inline(always)]
+    fn unpack_group(multipliers: &[u8; 16], nibbles: &[[[u8; 8]; 8]], tiles: &mut [Tile]) {
+        let multipliers = Multipliers::new(multipliers);
+        for (nibbles, tile) in nibbles.iter().zip(tiles) {
+            let [low, high] = multipliers.multiply(nibbles);
+            // SAFETY: a tile is 128 bytes, 64-byte aligned.
+            unsafe {
+                let place = tile.0.as_mut_ptr().cast::<__m512i>();
+                _mm512_store_si512(place, low);
+                _mm512_store_si512(place.add(1), high);
+            }
+        }
+    }
+    #[inline(always)]
     fn load(from: &[f32; LANES]) -> Self {
         Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
     }
@@ -151,14 +165,129 @@ const HELD: usize = 16 << 10;
 /// How far ahead weights are asked for, in bytes: the processor's own prefetching stops at every page.
 const AHEAD: usize = 2048;
 
-/// As many channels as the cache holds × groups of rows.
+/// How weights stand in their tiles.
+trait Packing {
+    /// Tiles of a block of 16 channels, `depth` blocks of 8 inputs deep.
+    fn tiles(depth: usize) -> usize;
+    /// Blocks of 8 inputs that share a [`Packing::Group`].
+    const GROUP: usize;
+    /// What a group's weights are read with.
+    type Group: Copy;
+    /// Reads that of the group from input `8 · k` on.
+    unsafe fn group(block: *const Tile, k: usize) -> Self::Group;
+    /// The weights of channels 0 to 7 and 8 to 15 at inputs `8 · k..`; asks for those [`AHEAD`].
+    unsafe fn read(block: *const Tile, depth: usize, k: usize, group: Self::Group) -> [__m512i; 2];
+}
+
+struct Int8;
+
+impl Packing for Int8 {
+    fn tiles(depth: usize) -> usize {
+        depth
+    }
+    const GROUP: usize = usize::MAX;
+    type Group = ();
+    #[inline(always)]
+    unsafe fn group(_: *const Tile, _: usize) {}
+    #[inline(always)]
+    unsafe fn read(block: *const Tile, _: usize, k: usize, (): ()) -> [__m512i; 2] {
+        // SAFETY: the caller's k is below the depth; a tile is 128 bytes, 64-byte aligned. Nothing is read ahead, only
+        // asked for.
+        unsafe {
+            let pointer = block.add(k).cast::<__m512i>();
+            _mm_prefetch::<_MM_HINT_T0>(pointer.wrapping_byte_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(pointer.wrapping_byte_add(AHEAD + 64).cast());
+            [_mm512_load_si512(pointer), _mm512_load_si512(pointer.add(1))]
+        }
+    }
+}
+
+/// int4 weights, unpacked in registers.
+struct Int4;
+
+/// Multipliers of a block's channels, each as often as a channel has inputs in a tile.
+#[derive(Clone, Copy)]
+struct Multipliers {
+    /// Of channels 0 to 7 and 8 to 15, in each word.
+    factors: [__m512i; 2],
+    /// 8 times as much, in each byte.
+    offsets: [__m512i; 2],
+}
+
+impl Multipliers {
+    #[inline(always)]
+    fn new(multipliers: &[u8; 16]) -> Self {
+        // Where the multiplier of each byte's channel stands, of channels 0 to 7.
+        const PLACES: [[u8; 8]; 8] = [[0; 8], [1; 8], [2; 8], [3; 8], [4; 8], [5; 8], [6; 8], [7; 8]];
+        // SAFETY: reached where the instructions are; both arrays have the bytes that are read.
+        unsafe {
+            let all = _mm512_broadcast_i32x4(_mm_loadu_si128(multipliers.as_ptr().cast()));
+            let low = _mm512_loadu_si512(PLACES.as_ptr().cast());
+            let high = _mm512_add_epi8(low, _mm512_set1_epi8(8));
+            let each = [low, high].map(|places| _mm512_shuffle_epi8(all, places));
+            Self {
+                factors: each.map(|m| _mm512_and_si512(m, _mm512_set1_epi16(0xff))),
+                offsets: each.map(|m| _mm512_slli_epi16::<3>(m)),
+            }
+        }
+    }
+
+    /// multiplier · (n − 8) of the low and the high half bytes n: no product exceeds a byte, so that a word is
+    /// multiplied as two.
+    #[inline(always)]
+    fn multiply(&self, nibbles: &[[u8; 8]; 8]) -> [__m512i; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let both = _mm512_loadu_si512(nibbles.as_ptr().cast());
+            let half = _mm512_set1_epi8(15);
+            let halves = [_mm512_and_si512(both, half), _mm512_and_si512(_mm512_srli_epi16::<4>(both), half)];
+            core::array::from_fn(|part| {
+                let products = _mm512_mullo_epi16(halves[part], self.factors[part]);
+                _mm512_sub_epi8(products, self.offsets[part])
+            })
+        }
+    }
+}
+
+impl Packing for Int4 {
+    fn tiles(depth: usize) -> usize {
+        int4_tiles(depth)
+    }
+    const GROUP: usize = INT4_GROUP / 8;
+    type Group = Multipliers;
+    #[inline(always)]
+    unsafe fn group(block: *const Tile, k: usize) -> Multipliers {
+        // SAFETY: the block's first tiles are the multipliers of its groups.
+        Multipliers::new(unsafe { &*block.cast::<[u8; 16]>().add(k / Self::GROUP) })
+    }
+    #[inline(always)]
+    unsafe fn read(block: *const Tile, depth: usize, k: usize, group: Multipliers) -> [__m512i; 2] {
+        // SAFETY: behind them stand 64 bytes for each k below the depth.
+        unsafe {
+            let nibbles = block.add(multiplier_tiles(depth)).cast::<[[u8; 8]; 8]>().add(k);
+            _mm_prefetch::<_MM_HINT_T0>(nibbles.wrapping_byte_add(AHEAD).cast());
+            group.multiply(&*nibbles)
+        }
+    }
+}
+
 fn matmul(product: Matmul<'_>) {
+    matmul_of::<Int8>(product);
+}
+
+fn matmul_int4(product: Matmul<'_>) {
+    matmul_of::<Int4>(product);
+}
+
+/// As many channels as the cache holds × groups of rows.
+fn matmul_of<P: Packing>(product: Matmul<'_>) {
     let Matmul { rows, row_scales, tiles, channels, out, width } = product;
     let n = row_scales.len();
-    let depth = tiles.len() / channels.len().max(1);
+    let block = tiles.len() / channels.len().max(1);
+    let depth = rows.len() / 8 / n.max(1);
     let group = n.div_ceil(n.div_ceil(ROWS).max(1)).max(1);
-    let held = if n <= ROWS { channels.len() } else { HELD / (depth * size_of::<Tile>()).max(1) }.max(1);
-    let parts = tiles.chunks((held * depth).max(1)).zip(channels.chunks(held));
+    let held = if n <= ROWS { channels.len() } else { HELD / (block * size_of::<Tile>()).max(1) }.max(1);
+    let parts = tiles.chunks((held * block).max(1)).zip(channels.chunks(held));
     for (part, (tiles, channels)) in parts.enumerate() {
         let first = part * held * 16;
         let groups = rows.chunks((group * depth * 8).max(1)).zip(row_scales.chunks(group));
@@ -167,17 +296,18 @@ fn matmul(product: Matmul<'_>) {
             let columns = width - first;
             let part = Matmul { rows, row_scales, tiles, channels, out, width };
             // SAFETY: `detect` saw the instructions before handing this set out; `rows` holds a row of
-            // `depth` blocks for each scale, `out` the first of `columns` outputs of each.
+            // `depth` blocks for each scale, `tiles` as many as the packing has for each 16 channels, `out` the first
+            // of `columns` outputs of each row.
             unsafe {
                 match row_scales.len() {
-                    1 => group_of_rows::<1, 4>(part, columns),
-                    2 => group_of_rows::<2, 4>(part, columns),
-                    3 => group_of_rows::<3, 2>(part, columns),
-                    4 => group_of_rows::<4, 2>(part, columns),
-                    5 => group_of_rows::<5, 1>(part, columns),
-                    6 => group_of_rows::<6, 1>(part, columns),
-                    7 => group_of_rows::<7, 1>(part, columns),
-                    _ => group_of_rows::<8, 1>(part, columns),
+                    1 => group_of_rows::<P, 1, 4>(part, columns),
+                    2 => group_of_rows::<P, 2, 4>(part, columns),
+                    3 => group_of_rows::<P, 3, 2>(part, columns),
+                    4 => group_of_rows::<P, 4, 2>(part, columns),
+                    5 => group_of_rows::<P, 5, 1>(part, columns),
+                    6 => group_of_rows::<P, 6, 1>(part, columns),
+                    7 => group_of_rows::<P, 7, 1>(part, columns),
+                    _ => group_of_rows::<P, 8, 1>(part, columns),
                 }
             }
         }
@@ -187,41 +317,26 @@ fn matmul(product: Matmul<'_>) {
 /// `R` rows × all channels of the part, `S` blocks of 16 at once: few rows leave registers for several,
 /// which hides the latency of the products.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn group_of_rows<const R: usize, const S: usize>(part: Matmul<'_>, columns: usize) {
-    let depth = part.tiles.len() / part.channels.len();
+unsafe fn group_of_rows<P: Packing, const R: usize, const S: usize>(part: Matmul<'_>, columns: usize) {
+    let each = part.tiles.len() / part.channels.len();
     let (several, rest) = part.channels.as_chunks::<S>();
     let (tiles, out) = (part.tiles.as_ptr(), part.out.as_mut_ptr());
+    let (rows, scales, width) = (part.rows, part.row_scales, part.width);
     for (strip, channels) in several.iter().enumerate() {
         let block = strip * S;
         // SAFETY: the caller's, from the strip's first tile and column on.
         unsafe {
-            let (tiles, out) = (tiles.add(block * depth), out.add(block * 16));
-            rows_by_channels::<R, S>(
-                part.rows,
-                part.row_scales,
-                tiles,
-                channels,
-                out,
-                part.width,
-                columns - block * 16,
-            );
+            let (tiles, out) = (tiles.add(block * each), out.add(block * 16));
+            rows_by_channels::<P, R, S>(rows, scales, tiles, channels, out, width, columns - block * 16);
         }
     }
     for (index, channels) in rest.iter().enumerate() {
         let block = several.len() * S + index;
         // SAFETY: as above.
         unsafe {
-            let (tiles, out) = (tiles.add(block * depth), out.add(block * 16));
+            let (tiles, out) = (tiles.add(block * each), out.add(block * 16));
             let channels = core::array::from_ref(channels);
-            rows_by_channels::<R, 1>(
-                part.rows,
-                part.row_scales,
-                tiles,
-                channels,
-                out,
-                part.width,
-                columns - block * 16,
-            );
+            rows_by_channels::<P, R, 1>(rows, scales, tiles, channels, out, width, columns - block * 16);
         }
     }
 }
@@ -229,7 +344,7 @@ unsafe fn group_of_rows<const R: usize, const S: usize>(part: Matmul<'_>, column
 /// `R` rows × `S` blocks of 16 channels, of which `columns` channels exist.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn rows_by_channels<const R: usize, const S: usize>(
+unsafe fn rows_by_channels<P: Packing, const R: usize, const S: usize>(
     rows: &[i8],
     row_scales: &[RowScale],
     tiles: *const Tile,
@@ -239,25 +354,26 @@ unsafe fn rows_by_channels<const R: usize, const S: usize>(
     columns: usize,
 ) {
     let depth = rows.len() / 8 / R;
+    let each = P::tiles(depth);
     let mut sums = [[[_mm512_setzero_si512(); 2]; S]; R];
-    for k in 0..depth {
-        let mut weights = [[_mm512_setzero_si512(); 2]; S];
-        for (strip, weights) in weights.iter_mut().enumerate() {
-            // SAFETY: k < depth; a tile is 128 bytes, 64-byte aligned. Nothing is read ahead, only asked for.
-            unsafe {
-                let pointer = tiles.add(strip * depth + k).cast::<__m512i>();
-                *weights = [_mm512_load_si512(pointer), _mm512_load_si512(pointer.add(1))];
-                _mm_prefetch::<_MM_HINT_T0>(pointer.wrapping_byte_add(AHEAD).cast());
-                _mm_prefetch::<_MM_HINT_T0>(pointer.wrapping_byte_add(AHEAD + 64).cast());
+    for first in (0..depth).step_by(P::GROUP) {
+        // SAFETY: as the caller says, `tiles` holds S blocks, and first and k are below their depth.
+        let groups: [P::Group; S] =
+            core::array::from_fn(|strip| unsafe { P::group(tiles.add(strip * each), first) });
+        for k in first..depth.min(first.saturating_add(P::GROUP)) {
+            let mut weights = [[_mm512_setzero_si512(); 2]; S];
+            for (strip, weights) in weights.iter_mut().enumerate() {
+                // SAFETY: as above.
+                *weights = unsafe { P::read(tiles.add(strip * each), depth, k, groups[strip]) };
             }
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: `rows` holds R rows of 8 · depth bytes.
-            let bytes = unsafe { rows.as_ptr().add((r * depth + k) * 8).cast::<i64>().read_unaligned() };
-            let unsigned = _mm512_set1_epi64(bytes);
-            for (sums, weights) in sums.iter_mut().zip(weights) {
-                sums[0] = _mm512_dpbusd_epi32(sums[0], unsigned, weights[0]);
-                sums[1] = _mm512_dpbusd_epi32(sums[1], unsigned, weights[1]);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: `rows` holds R rows of 8 · depth bytes.
+                let bytes = unsafe { rows.as_ptr().add((r * depth + k) * 8).cast::<i64>().read_unaligned() };
+                let unsigned = _mm512_set1_epi64(bytes);
+                for (sums, weights) in sums.iter_mut().zip(weights) {
+                    sums[0] = _mm512_dpbusd_epi32(sums[0], unsigned, weights[0]);
+                    sums[1] = _mm512_dpbusd_epi32(sums[1], unsigned, weights[1]);
+                }
             }
         }
     }

@@ -32,6 +32,7 @@ mod wasm;
 pub use agreement::first_difference;
 pub use lanes::{Accumulate, LayerNorm, RowScale};
 
+use crate::weights::format::int4_tiles;
 use crate::weights::{Channels, Tile};
 
 /// Quantised rows × packed weights, dequantised.
@@ -68,6 +69,7 @@ pub struct KernelSet {
     /// How the command and the benchmarks call it.
     pub name: &'static str,
     matmul: fn(Matmul<'_>),
+    matmul_int4: Option<fn(Matmul<'_>)>,
     pub gelu: fn(&mut [f32]),
     pub softmax: fn(&mut [f32]),
     pub attention_weights: fn(&mut [f32], &[f32], &mut [i8]) -> RowScale,
@@ -88,9 +90,14 @@ pub struct KernelSet {
 impl Matmul<'_> {
     /// Whether the lengths fit together as the type says. The vector kernels count on it.
     fn is_consistent(&self) -> bool {
+        let depth = self.tiles.len() / self.channels.len().max(1);
+        self.has_shape(depth, depth)
+    }
+
+    /// Whether they fit for rows of `depth` · 8 inputs and so many tiles for every 16 channels.
+    fn has_shape(&self, depth: usize, tiles: usize) -> bool {
         let (n, blocks) = (self.row_scales.len(), self.channels.len());
-        let depth = self.tiles.len() / blocks.max(1);
-        depth * blocks == self.tiles.len()
+        tiles * blocks == self.tiles.len()
             && self.rows.len() == n * depth * 8
             && self.out.len() == n * self.width
             && self.width.div_ceil(16) == blocks
@@ -99,6 +106,20 @@ impl Matmul<'_> {
 }
 
 impl KernelSet {
+    /// Computes a product with a layer's weights in int4, as far as the set does that without unpacking them first:
+    /// `tiles` are those of [`format::Linear`](crate::weights::format::Linear) in int4. Gives the product back where
+    /// it does not.
+    pub(crate) fn matmul_int4<'a>(&self, product: Matmul<'a>) -> Result<(), Matmul<'a>> {
+        let Some(matmul_int4) = self.matmul_int4 else { return Err(product) };
+        let depth = product.rows.len() / 8 / product.row_scales.len().max(1);
+        let consistent = product.has_shape(depth, int4_tiles(depth));
+        debug_assert!(consistent, "{product:?}");
+        if consistent {
+            matmul_int4(product);
+        }
+        Ok(())
+    }
+
     /// Computes the product. One whose lengths do not fit together is left undone.
     pub fn matmul(&self, product: Matmul<'_>) {
         let consistent = product.is_consistent();
@@ -196,19 +217,27 @@ use has_arm_feature;
 /// [`lanes`] over its registers, compiled for the named instructions; or a `quantize` of its own.
 macro_rules! kernel_set {
     ($name:literal, $lanes:ty, quantize: $quantize:ident) => {
-        kernel_set!(@ $name, $lanes, [], $quantize);
+        kernel_set!(@ $name, $lanes, [], None, $quantize);
+    };
+    ($name:literal, $lanes:ty, $features:literal, int4: $int4:ident) => {
+        kernel_set!(@ $name, $lanes, [$features], Some($int4), |row, smoothing, quantized| super::compiled!(
+            [$features] quantize::<$lanes>(
+                row: &[f32], smoothing: &[f32], quantized: &mut [i8]
+            ) -> super::RowScale
+        ));
     };
     ($name:literal, $lanes:ty $(, $features:literal)?) => {
-        kernel_set!(@ $name, $lanes, [$($features)?], |row, smoothing, quantized| super::compiled!(
+        kernel_set!(@ $name, $lanes, [$($features)?], None, |row, smoothing, quantized| super::compiled!(
             [$($features)?] quantize::<$lanes>(
                 row: &[f32], smoothing: &[f32], quantized: &mut [i8]
             ) -> super::RowScale
         ));
     };
-    (@ $name:literal, $lanes:ty, [$($features:literal)?], $quantize:expr) => {
+    (@ $name:literal, $lanes:ty, [$($features:literal)?], $int4:expr, $quantize:expr) => {
         pub(super) static KERNELS: super::KernelSet = super::KernelSet {
             name: $name,
             matmul,
+            matmul_int4: $int4,
             gelu: |row| super::compiled!([$($features)?] gelu::<$lanes>(row: &mut [f32])),
             softmax: |row| super::compiled!([$($features)?] softmax::<$lanes>(row: &mut [f32])),
             attention_weights: |scores, value_scales, quantized| super::compiled!(

@@ -49,7 +49,8 @@ impl Int4Matrix {
         };
         for group in 0..inputs.div_ceil(INT4_GROUP) {
             let columns = group * INT4_GROUP..inputs.min((group + 1) * INT4_GROUP);
-            let errors = matrix.round_group(&mut weight, columns.clone(), importance.view(), compensation.as_ref());
+            let errors =
+                matrix.round_group(&mut weight, columns.clone(), importance.view(), compensation.as_ref());
             if let Some(u) = &compensation {
                 let later = u.slice(s![columns.clone(), columns.end..]);
                 let mut rest = weight.slice_mut(s![.., columns.end..]);
@@ -93,7 +94,9 @@ impl Int4Matrix {
 
 /// The q of a weight, as a number.
 fn nearest(weight: f32, step: f32) -> f32 {
-    if step == 0.0 { 0.0 } else { (weight / step).round_ties_even().clamp(-8.0, 7.0) }
+    /// 1.5 · 2²³: what is added to it is rounded to the nearest integer.
+    const ROUND: f32 = 12_582_912.0;
+    if step == 0.0 { 0.0 } else { (weight / step).clamp(-8.0, 7.0) + ROUND - ROUND }
 }
 
 /// The scale whose groups lose least; 0 of a channel of zeros.
@@ -106,7 +109,11 @@ fn channel_scale(row: ArrayView1<'_, f32>, importance: ArrayView1<'_, f32>) -> f
         groups.map(|(group, importance)| group_multiplier(group, importance, scale).1).sum()
     };
     let scales = RANGES.map(|range| whole * range);
-    scales.into_iter().map(|scale| (scale, loss(scale))).reduce(|a, b| if b.1 < a.1 { b } else { a }).map_or(0.0, |best| best.0)
+    scales
+        .into_iter()
+        .map(|scale| (scale, loss(scale)))
+        .reduce(|a, b| if b.1 < a.1 { b } else { a })
+        .map_or(0.0, |best| best.0)
 }
 
 /// The multiplier with the least squared error, and that error.

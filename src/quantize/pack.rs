@@ -41,7 +41,8 @@ pub fn int4(weight: Array2<f32>, bias: &[f32], moments: Option<&Array2<f32>>) ->
     let depth = inputs.div_ceil(8);
     let mut channels = channels(bias);
     let mut tiles = vec![Tile([[0; 8]; 16]); channels.len() * int4_tiles(depth)];
-    for (block, (tiles, channels)) in tiles.chunks_exact_mut(int4_tiles(depth)).zip(&mut channels).enumerate() {
+    for (block, (tiles, channels)) in tiles.chunks_exact_mut(int4_tiles(depth)).zip(&mut channels).enumerate()
+    {
         let (multipliers, halves) = tiles.split_at_mut(multiplier_tiles(depth));
         let multipliers: &mut [u8] = bytemuck::cast_slice_mut(multipliers);
         let halves: &mut [u8] = bytemuck::cast_slice_mut(halves);

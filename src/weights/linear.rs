@@ -86,15 +86,20 @@ impl<'a> Int4<'a> {
         }
     }
 
-    /// Multipliers of the 16 channels, and the halves, of inputs `8 · k..8 · k + 8`.
+    /// The multipliers of the 16 channels at inputs `8 · k..`, and the halves of all inputs from there on that share
+    /// them.
     #[inline(always)]
-    pub fn part(&self, k: usize) -> Option<(&'a [u8; 16], &'a [[u8; 8]; 8])> {
-        Some((self.multipliers.get(k / (INT4_GROUP / 8))?, self.nibbles.get(k)?))
+    pub fn group(&self, k: usize) -> (&'a [u8; 16], &'a [[[u8; 8]; 8]]) {
+        const EACH: usize = INT4_GROUP / 8;
+        let multipliers = self.multipliers.get(k / EACH).unwrap_or(&[0; 16]);
+        let end = self.nibbles.len().min(k / EACH * EACH + EACH);
+        (multipliers, self.nibbles.get(k..end).unwrap_or_default())
     }
 
     /// The int8 weights of one channel there.
     fn weights(&self, k: usize, lane: usize) -> [i8; 8] {
-        let Some((multipliers, nibbles)) = self.part(k) else { return [0; 8] };
+        let (multipliers, nibbles) = self.group(k);
+        let nibbles = nibbles.first().copied().unwrap_or_default();
         let multiplier = multipliers.get(lane).copied().unwrap_or(0) as i8;
         let shift = if lane < 8 { 0 } else { 4 };
         let row = nibbles.get(lane % 8).copied().unwrap_or_default();

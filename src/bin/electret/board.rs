@@ -286,7 +286,8 @@ impl Run {
             "the board's self-test gives other bits than the model was shipped with"
         );
         let tokens = client.ask(Command::Info)?.board()?.tokens.into();
-        let mut arena = AlignedBytes::zeroed(Plan::inference(model.config(), tokens).for_model(&model).bytes());
+        let mut arena =
+            AlignedBytes::zeroed(Plan::inference(model.config(), tokens).for_model(&model).bytes());
         let mut session = Session::new(model, arena.as_mut_slice(), tokens)?;
         for text in &texts {
             let answers = client.ask(Command::Detect(text)).with_context(|| text.clone())?;

@@ -68,7 +68,8 @@ impl Inspect {
                 json!({"kind": head.kind.name(), "labels": labels})
             })
             .collect();
-        let (int4, all) = (model.linears().filter(|linear| linear.is_int4()).count(), model.linears().count());
+        let (int4, all) =
+            (model.linears().filter(|linear| linear.is_int4()).count(), model.linears().count());
         let special = vocabulary.special.map(|id| id.to_native());
         let special: Vec<String> =
             SpecialTokens::NAMES.iter().zip(special).map(|(name, id)| format!("{name} {id}")).collect();

@@ -10,10 +10,11 @@
 mod products;
 pub(super) mod quantize;
 
+use crate::weights::Tile;
 pub use products::{Accumulate, accumulate, dots, turn, unpack};
 pub use quantize::{RowScale, attention_weights, quantize, quantize_symmetric};
 
-use products::transposed;
+use products::{transposed, unpack_group};
 
 /// How many values are worked at once.
 pub const LANES: usize = 16;
@@ -76,6 +77,12 @@ pub trait Lanes: Number {
             *sum += row.iter().map(|&weight| i32::from(weight)).sum::<i32>();
         }
         turned
+    }
+    /// Unpacks up to four tiles of int4 weights that share the multipliers of their 16 channels; low half bytes are
+    /// those of channels 0 to 7, high ones of 8 to 15.
+    #[inline(always)]
+    fn unpack_group(multipliers: &[u8; 16], nibbles: &[[[u8; 8]; 8]], tiles: &mut [Tile]) {
+        unpack_group::<Self>(multipliers, nibbles, tiles);
     }
     /// Which bits of an activation's byte are turned for the set's multiply instruction: 0x80 where
     /// that takes unsigned activations.

@@ -1,7 +1,6 @@
 //! f32 products; tiles turned for the backward pass, and int4 tiles unpacked.
 
 use super::{LANES, Lanes, Sum, get, parts, put};
-use crate::weights::format::INT4_GROUP;
 use crate::weights::{Int4, Tile};
 
 /// out\[m\] = row m of `matrix` `[out, x]` · `x`.
@@ -103,18 +102,27 @@ pub fn turn<V: Lanes>(tiles: &[Tile], depth: usize, strip: usize, turned: &mut [
 #[inline(always)]
 pub fn unpack<V: Lanes>(block: &[Tile], depth: usize, first: usize, tiles: &mut [Tile]) {
     let block = Int4::new(block, depth);
-    let mut factors = Factors::default();
-    for (place, (k, tile)) in (first..).zip(tiles).enumerate() {
-        let Some((multipliers, nibbles)) = block.part(k) else {
-            *tile = Tile([[0; 8]; 16]);
-            continue;
-        };
-        if V::WIDE {
-            if place == 0 || k % (INT4_GROUP / 8) == 0 {
-                factors = Factors::new(multipliers);
-            }
+    let (mut k, mut rest) = (first, tiles);
+    while !rest.is_empty() {
+        let (multipliers, nibbles) = block.group(k);
+        let count = nibbles.len().min(rest.len());
+        // Nothing is left of the block; or some of a group.
+        let Some((tiles, behind)) = rest.split_at_mut_checked(count.max(1)) else { return };
+        V::unpack_group(multipliers, nibbles, tiles);
+        (k, rest) = (k + count.max(1), behind);
+    }
+}
+
+/// What [`Lanes::unpack_group`] is.
+#[inline(always)]
+pub(super) fn unpack_group<V: Lanes>(multipliers: &[u8; 16], nibbles: &[[[u8; 8]; 8]], tiles: &mut [Tile]) {
+    if V::WIDE {
+        let factors = Factors::new(multipliers);
+        for (nibbles, tile) in nibbles.iter().zip(tiles) {
             factors.multiply(nibbles, tile);
-        } else {
+        }
+    } else {
+        for (nibbles, tile) in nibbles.iter().zip(tiles) {
             multiply(nibbles, multipliers, tile);
         }
     }
@@ -126,7 +134,9 @@ pub fn unpack<V: Lanes>(block: &[Tile], depth: usize, first: usize, tiles: &mut 
 fn multiply(nibbles: &[[u8; 8]; 8], multipliers: &[u8; 16], tile: &mut Tile) {
     const TOP: u32 = 0x8080_8080;
     let nibbles = nibbles.iter().cycle();
-    for (channel, ((row, nibbles), &multiplier)) in tile.0.iter_mut().zip(nibbles).zip(multipliers).enumerate() {
+    for (channel, ((row, nibbles), &multiplier)) in
+        tile.0.iter_mut().zip(nibbles).zip(multipliers).enumerate()
+    {
         let shift = if channel < 8 { 0 } else { 4 };
         for (weights, nibbles) in row.as_chunks_mut::<4>().0.iter_mut().zip(nibbles.as_chunks::<4>().0) {
             let n = u32::from_le_bytes(*nibbles) >> shift & 0x0f0f_0f0f;
@@ -141,14 +151,7 @@ fn multiply(nibbles: &[[u8; 8]; 8], multipliers: &[u8; 16], tile: &mut Tile) {
 
 /// The same in steps that vector instructions have, two bytes a multiplication and then a subtraction a byte, with
 /// the multipliers of both halves laid out beforehand.
-#[derive(Clone, Copy)]
 struct Factors([([u16; 32], [u8; 64]); 2]);
-
-impl Default for Factors {
-    fn default() -> Self {
-        Self([([0; 32], [0; 64]); 2])
-    }
-}
 
 impl Factors {
     #[inline(always)]
