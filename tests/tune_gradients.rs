@@ -13,7 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 use common::golden::Golden;
 use electret::encoder::{Network, Workspace};
 use electret::kernels::{self, KernelSet};
-use electret::quantize::quantize;
+use electret::quantize::{Recipe, matrices, quantize_by};
 use electret::text::{Input, Token};
 use electret::tune::{Settings, Target, Task};
 use electret::weights::format::{Layer, Linear, Norm};
@@ -266,14 +266,17 @@ struct Case {
     target: Target<'static>,
     weights: &'static [f32],
     smoothing: f32,
+    /// Whether the model's weights are int4.
+    int4: bool,
 }
 
 const TEXT: Input<'static> = Input { text: "abc de fgh i jkl", pair: None, truncate: false };
 const PAIR: Input<'static> = Input { text: "who is", pair: Some("abc de fgh i jkl"), truncate: false };
 
 fn cases() -> Vec<Case> {
-    let plain =
-        |model, kind, labels, target| Case { model, kind, labels, target, weights: &[], smoothing: 0.0 };
+    let plain = |model, kind, labels, target| {
+        Case { model, kind, labels, target, weights: &[], smoothing: 0.0, int4: false }
+    };
     let tags = Target::Tags(&[0, 2, 1, 3, 0]);
     let replaced = Target::Replaced(&[false, true, false, false, true]);
     vec![
@@ -290,6 +293,7 @@ fn cases() -> Vec<Case> {
         plain("pretraining", HeadKind::Detect, &["replaced"], replaced),
         plain("seqcls", HeadKind::Detect, &["replaced"], replaced),
         plain("qa", HeadKind::Answer, &["start", "end"], Target::Span(4, 10)),
+        Case { int4: true, ..plain("seqcls", HeadKind::Classify, &["a", "b", "c"], Target::Class(2)) },
     ]
 }
 
@@ -297,8 +301,11 @@ fn cases() -> Vec<Case> {
 /// `false` if device and oracle round a value to different sides there, which their losses tell.
 fn check(case: &Case, strategy: Strategy, seed: u32) -> Option<bool> {
     let golden = Golden::open().checkpoint(Some(case.model));
-    let file = AlignedBytes::copy_of(&quantize(&golden, "random", "none").unwrap());
+    let int4 = if case.int4 { matrices(&golden).into_iter().collect() } else { Default::default() };
+    let recipe = Recipe { int4, ..Recipe::default() };
+    let file = AlignedBytes::copy_of(&quantize_by(&golden, "random", "none", &recipe).unwrap());
     let model = Model::open(file.as_slice()).unwrap();
+    assert_eq!(model.is_int4(), case.int4);
     let mut task = Task::classify(case.labels);
     (task.kind, task.class_weights, task.label_smoothing) = (case.kind, case.weights, case.smoothing);
     let own = model.head(case.kind).map(|head| head.labels.len());
@@ -313,7 +320,7 @@ fn check(case: &Case, strategy: Strategy, seed: u32) -> Option<bool> {
     };
     let mut reference: Option<Vec<f32>> = None;
     for (rows, strips, set) in [(2, 1, 0), (8, 1, usize::MAX), (16, 3, usize::MAX)] {
-        let plan = TuningPlan::with_blocks(layout, 24, rows, strips);
+        let plan = TuningPlan::with_blocks(layout, 24, rows, strips).for_model(&model);
         let mut arena = AlignedBytes::zeroed(plan.bytes());
         let sets: Vec<_> = kernels::available().collect();
         let set = sets[set.min(sets.len() - 1)];
@@ -354,7 +361,7 @@ fn compare(
     found: &[f32],
 ) -> bool {
     let strategy = layout.strategy;
-    let plan = Plan::inference(model.config(), 24);
+    let plan = Plan::inference(model.config(), 24).for_model(&model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut session = Session::new(model, arena.as_mut_slice(), 24).unwrap();
     let tokens = session.encode(input).unwrap().0.to_vec();
@@ -419,7 +426,7 @@ fn compare(
 
 /// The hidden states `[tokens, hidden]` that go into layer `wanted`.
 fn states_before(model: Model<'_>, adapter: Adapter<'_>, tokens: &[Token], wanted: usize) -> Vec<f32> {
-    let plan = Plan::inference(model.config(), 24);
+    let plan = Plan::inference(model.config(), 24).for_model(&model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut workspace = Workspace::carve(arena.as_mut_slice(), &plan).unwrap();
     workspace.tokens[..tokens.len()].copy_from_slice(tokens);
