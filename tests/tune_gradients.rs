@@ -274,8 +274,14 @@ const TEXT: Input<'static> = Input { text: "abc de fgh i jkl", pair: None, trunc
 const PAIR: Input<'static> = Input { text: "who is", pair: Some("abc de fgh i jkl"), truncate: false };
 
 fn cases() -> Vec<Case> {
-    let plain = |model, kind, labels, target| {
-        Case { model, kind, labels, target, weights: &[], smoothing: 0.0, int4: false }
+    let plain = |model, kind, labels, target| Case {
+        model,
+        kind,
+        labels,
+        target,
+        weights: &[],
+        smoothing: 0.0,
+        int4: false,
     };
     let tags = Target::Tags(&[0, 2, 1, 3, 0]);
     let replaced = Target::Replaced(&[false, true, false, false, true]);

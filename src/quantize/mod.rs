@@ -3,6 +3,7 @@
 
 mod calibrate;
 mod dequantize;
+mod fit;
 mod int4;
 mod pack;
 mod report;
@@ -10,6 +11,7 @@ mod smooth;
 mod trie;
 
 pub use dequantize::peft;
+pub use fit::{Fitted, Sensitivity, fit};
 pub use report::{HeadReport, LayerReport, Report, cosine, verify};
 pub use trie::vocabulary_archive;
 
@@ -56,6 +58,14 @@ pub enum QuantizeError {
     /// An adapter that `peft` has no layout for.
     #[error("the adapter has {0}, for which peft has no layout; merge it into a folder instead")]
     NoPeftLayout(&'static str),
+    /// A budget that nothing fits.
+    #[error("{budget} bytes are too few: with all in int4 the file has {smallest}")]
+    DoesNotFit {
+        /// What was asked for.
+        budget: usize,
+        /// The smallest file, in bytes.
+        smallest: usize,
+    },
     /// A recipe names what cannot be int4.
     #[error("{0}: no matrix that may become int4")]
     NotForInt4(String),
@@ -106,34 +116,7 @@ pub fn quantize_by(
     if let Some(name) = recipe.int4.iter().find(|&name| !possible.contains(name)) {
         return Err(QuantizeError::NotForInt4(name.clone()));
     }
-    for (name, tensor) in checkpoint.tensors.iter() {
-        if !tensor.iter().all(|value| value.is_finite()) {
-            return Err(QuantizeError::NotFinite(name.clone()));
-        }
-        checkpoint.tensors.release();
-    }
-    let mut quantizer = Quantizer { checkpoint, recipe, moments: Moments::new() };
-    let mut root = Root {
-        config: stored_config(checkpoint),
-        provenance: Provenance {
-            name: checkpoint.name.clone(),
-            source: source.to_owned(),
-            licence: licence.to_owned(),
-            tool: concat!("electret ", env!("CARGO_PKG_VERSION")).to_owned(),
-            quantisation: recipe.to_string(),
-        },
-        vocabulary: trie::vocabulary(
-            &checkpoint.pieces,
-            &checkpoint.special,
-            checkpoint.uncased,
-            checkpoint.config.vocab_size,
-        ),
-        embeddings: quantizer.embeddings()?,
-        layers: quantizer.layers()?,
-        heads: checkpoint.heads.iter().map(|head| quantizer.head(head)).collect::<Result<_, _>>()?,
-        checks: Vec::new(),
-    };
-    quantizer.smooth_intermediate_layers(&mut root)?;
+    let mut root = Quantizer::new(checkpoint, recipe).root(source, licence)?;
     root.checks = checks(&AlignedBytes::copy_of(&root.to_file()))?;
     Ok(root.to_file())
 }
@@ -160,7 +143,44 @@ struct Quantizer<'a> {
     moments: Moments,
 }
 
-impl Quantizer<'_> {
+impl<'a> Quantizer<'a> {
+    fn new(checkpoint: &'a Checkpoint, recipe: &'a Recipe) -> Self {
+        Self { checkpoint, recipe, moments: Moments::new() }
+    }
+
+    /// The model, without checks.
+    fn root(mut self, source: &str, licence: &str) -> Result<Root, QuantizeError> {
+        let checkpoint = self.checkpoint;
+        for (name, tensor) in checkpoint.tensors.iter() {
+            if !tensor.iter().all(|value| value.is_finite()) {
+                return Err(QuantizeError::NotFinite(name.clone()));
+            }
+            checkpoint.tensors.release();
+        }
+        let mut root = Root {
+            config: stored_config(checkpoint),
+            provenance: Provenance {
+                name: checkpoint.name.clone(),
+                source: source.to_owned(),
+                licence: licence.to_owned(),
+                tool: concat!("electret ", env!("CARGO_PKG_VERSION")).to_owned(),
+                quantisation: self.recipe.to_string(),
+            },
+            vocabulary: trie::vocabulary(
+                &checkpoint.pieces,
+                &checkpoint.special,
+                checkpoint.uncased,
+                checkpoint.config.vocab_size,
+            ),
+            embeddings: self.embeddings()?,
+            layers: self.layers()?,
+            heads: checkpoint.heads.iter().map(|head| self.head(head)).collect::<Result<_, _>>()?,
+            checks: Vec::new(),
+        };
+        self.smooth_intermediate_layers(&mut root)?;
+        Ok(root)
+    }
+
     /// Tries each exponent of [`smooth::INTERMEDIATE`], of which `root` has the first, and keeps the best.
     fn smooth_intermediate_layers(&self, root: &mut Root) -> Result<(), QuantizeError> {
         let texts = CHECK_SENTENCES.map(str::to_owned);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use electret::Model;
 use electret::import::{Checkpoint, write_atomically};
-use electret::quantize::{Recipe, matrices, quantize_by, verify};
+use electret::quantize::{Fitted, Recipe, Sensitivity, fit, matrices, quantize_by, verify};
 use serde_json::json;
 
 use super::{ModelFile, Output};
@@ -30,6 +30,9 @@ pub struct Convert {
     licence: String,
     #[command(flatten)]
     weights: WeightsOptions,
+    /// As little in int4 as makes the file that small, such as 8MB: what each matrix costs is measured.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "weights")]
+    fit: Option<usize>,
     /// Text like that which the model will read, one sentence a line: int4 is fitted to it.
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
@@ -110,6 +113,38 @@ pub fn open_source(source: &Path) -> Result<Checkpoint> {
     }
 }
 
+/// What each matrix costs in int4, and which had to be.
+fn say_costs(fitted: &Fitted) -> Result<()> {
+    say!(
+        "relative error of the last hidden states: {:.5} in int8; with one matrix in int4",
+        fitted.int8_error
+    );
+    for Sensitivity { matrix, saved, relative_error, int4 } in &fitted.matrices {
+        let chosen = if *int4 { "int4" } else { "int8" };
+        say!("  {chosen}  {relative_error:.5}  {saved:>9} bytes saved  {matrix}");
+    }
+    Ok(())
+}
+
+/// Bytes, as a number or with kB, MB, KiB or MiB behind it.
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let factor = match unit {
+        "" | "B" => 1.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        _ => return Err(format!("{unit}: kB, MB, KiB or MiB")),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| "a number of bytes, such as 8MB".to_owned())?;
+    if number > 0.0 && number < 1e9 {
+        Ok((number * factor) as usize)
+    } else {
+        Err("more than nothing".to_owned())
+    }
+}
+
 /// The first lines of a text.
 fn lines(path: &Path, count: usize) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -120,12 +155,25 @@ impl Convert {
     pub fn run(&self) -> Result<()> {
         let checkpoint = open_source(&self.source)?;
         let calibration = self.calibrate.as_ref().map(|path| lines(path, self.lines)).transpose()?;
-        let recipe = self.weights.weights.recipe(&checkpoint, calibration.unwrap_or_default());
-        let file = quantize_by(&checkpoint, &self.from, &self.licence, &recipe)?;
+        let calibration = calibration.unwrap_or_default();
+        let (from, licence) = (&self.from, &self.licence);
+        let (file, matrices) = match self.fit {
+            Some(budget) => {
+                let fitted = fit(&checkpoint, from, licence, &calibration, budget)?;
+                if !self.output.json {
+                    say_costs(&fitted)?;
+                }
+                (fitted.file, fitted.matrices)
+            }
+            None => {
+                let recipe = self.weights.weights.recipe(&checkpoint, calibration);
+                (quantize_by(&checkpoint, from, licence, &recipe)?, Vec::new())
+            }
+        };
         write_atomically(&self.output_file, &file).with_context(|| self.output_file.display().to_string())?;
         let heads: Vec<&str> = checkpoint.heads.iter().map(|head| head.kind.name()).collect();
         if self.output.json {
-            say!("{}", json!({"bytes": file.len(), "heads": heads}));
+            say!("{}", json!({"bytes": file.len(), "heads": heads, "matrices": matrices}));
         } else {
             say!("{}: {} bytes, heads: {}", self.output_file.display(), file.len(), heads.join(", "));
         }
