@@ -6,13 +6,14 @@ mod dequantize;
 mod fit;
 mod int4;
 mod pack;
+pub(crate) mod page;
 mod report;
 mod smooth;
 mod trie;
 
 pub use dequantize::peft;
 pub use fit::{Fitted, Sensitivity, fit};
-pub use report::{HeadReport, LayerReport, Report, cosine, verify};
+pub use report::{Change, HeadReport, LayerReport, Report, SHOWN, cosine, verify};
 pub use trie::vocabulary_archive;
 
 use std::collections::BTreeSet;

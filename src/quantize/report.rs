@@ -1,4 +1,6 @@
-//! `verify`: the int8 model beside the f32 reference, on the user's own sentences.
+//! `verify`: the quantised model beside the f32 reference, on the user's own sentences.
+
+use std::ops::Range;
 
 use ndarray::{Array2, ArrayView1};
 use serde::Serialize;
@@ -31,6 +33,26 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// Each head's decisions.
     pub heads: Vec<HeadReport>,
+    /// The first [`SHOWN`] decisions that changed.
+    pub changed: Vec<Change>,
+}
+
+/// How many changed decisions a report names.
+pub const SHOWN: usize = 100;
+
+/// A decision that changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    /// `detect`, `classify`, ….
+    pub head: &'static str,
+    /// The sentence.
+    pub text: String,
+    /// Bytes of the sentence that it is about; empty where it is about all.
+    pub token: Range<usize>,
+    /// What the reference answers.
+    pub reference: String,
+    /// What the model answers.
+    pub model: String,
 }
 
 /// Hidden states after one layer.
@@ -91,6 +113,7 @@ struct Comparison<'a> {
     tokens: usize,
     layers: Vec<LayerSums>,
     heads: Vec<HeadSums>,
+    changed: Vec<Change>,
 }
 
 impl<'a> Comparison<'a> {
@@ -105,6 +128,7 @@ impl<'a> Comparison<'a> {
             tokens: 0,
             layers: vec![LayerSums::default(); checkpoint.config.num_hidden_layers + 1],
             heads: vec![HeadSums::default(); checkpoint.heads.len()],
+            changed: Vec::new(),
         }
     }
 
@@ -130,7 +154,7 @@ impl<'a> Comparison<'a> {
             .push(cosine(ours.sum_axis(ndarray::Axis(0)).view(), last.sum_axis(ndarray::Axis(0)).view()));
         self.tokens += length;
         for index in 0..self.checkpoint.heads.len() {
-            self.compare_head(index, &tokens, last)?;
+            self.compare_head(index, text, &tokens, last)?;
         }
         Ok(())
     }
@@ -138,31 +162,60 @@ impl<'a> Comparison<'a> {
     fn compare_head(
         &mut self,
         index: usize,
+        text: &str,
         tokens: &[Token],
         hidden: &Array2<f32>,
     ) -> Result<(), QuantizeError> {
         let head = &self.checkpoint.heads[index];
         let reference = Reference(self.checkpoint);
         let mut session = Session::with(self.model, self.arena.as_mut_slice(), self.plan, kernels::best())?;
-        let sums = &mut self.heads[index];
+        let Self { heads, changed, checkpoint, .. } = self;
+        let sums = &mut heads[index];
+        let mut change = |token: &Token, reference: String, model: String| {
+            if changed.len() < SHOWN {
+                let whole = head.kind.answers_from_first_token();
+                let token = if whole { 0..0 } else { token.start as usize..token.end as usize };
+                changed.push(Change {
+                    head: head.kind.name(),
+                    text: text.to_owned(),
+                    token,
+                    reference,
+                    model,
+                });
+            }
+        };
         if head.kind == HeadKind::FillMask {
             let expected = reference.logits(head, hidden.view())?;
             let predictions = session.predictions_of(tokens)?;
-            for (row, prediction) in expected.rows().into_iter().zip(predictions) {
-                let best = argmax(row);
-                sums.add(best == prediction.id as usize, row[best], prediction.logit);
+            let piece = |id: usize| checkpoint.pieces.get(id).cloned().unwrap_or_default();
+            for ((row, prediction), token) in expected.rows().into_iter().zip(predictions).zip(tokens) {
+                let (best, found) = (argmax(row), prediction.id as usize);
+                sums.add(best == found, row[best], prediction.logit);
+                if best != found {
+                    change(token, piece(best), piece(found));
+                }
             }
             return Ok(());
         }
         let rows = head.kind.answering_rows(tokens.len());
         let expected = reference.logits(head, hidden.slice(ndarray::s![..rows, ..]))?;
         let logits = session.token_logits_of(head.kind, tokens)?.logits;
-        for (row, logits) in expected.rows().into_iter().zip(logits.chunks_exact(head.labels.len())) {
-            let agrees = match head.kind {
-                HeadKind::Detect => (row[0] > 0.0) == (logits[0] > 0.0),
-                HeadKind::Regress => true,
-                _ => argmax(row) == argmax(ArrayView1::from(logits)),
+        let rows = expected.rows().into_iter().zip(logits.chunks_exact(head.labels.len()));
+        for ((row, logits), token) in rows.zip(tokens) {
+            let decision = |row: ArrayView1<'_, f32>| match head.kind {
+                HeadKind::Detect => usize::from(row[0] > 0.0),
+                HeadKind::Regress => 0,
+                _ => argmax(row),
             };
+            let (expected, found) = (decision(row), decision(ArrayView1::from(logits)));
+            let agrees = expected == found;
+            if !agrees {
+                let named = |choice: usize, logit: f32| match head.kind {
+                    HeadKind::Detect => format!("replaced: {:.3}", 1.0 / (1.0 + (-logit).exp())),
+                    _ => head.labels.get(choice).cloned().unwrap_or_default(),
+                };
+                change(token, named(expected, row[0]), named(found, logits[0]));
+            }
             let errors = row.iter().zip(logits).map(|(a, b)| f64::from((a - b).abs()));
             sums.max_error = errors.fold(sums.max_error, f64::max);
             sums.decisions += 1;
@@ -195,6 +248,7 @@ impl<'a> Comparison<'a> {
                     max_abs_error: sums.max_error,
                 })
                 .collect(),
+            changed: self.changed,
         }
     }
 }

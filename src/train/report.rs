@@ -9,6 +9,7 @@ use super::corpus::Corpus;
 use super::curve::{Row, Verdict, rows};
 use super::run::Run;
 use crate::import::write_atomically;
+use crate::quantize::page::{STYLE, escaped};
 
 /// Size of a chart, in pixels.
 const WIDTH: f64 = 520.0;
@@ -25,12 +26,6 @@ const CHARTS: [(&str, &[(usize, &str)]); 6] = [
 ];
 
 const COLOURS: [&str; 3] = ["#0b6", "#36c", "#c50"];
-
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1120px;margin:2em auto;padding:0 1em;color:#222}\
-svg{margin:0 12px 12px 0}pre{background:#f4f4f4;padding:1em;overflow:auto}\
-td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ddd;vertical-align:top}\
-ins{text-decoration:none;background:#fd9;padding:0 .15em}b{border-bottom:3px solid #c50;font-weight:inherit}\
-small{color:#777}";
 
 /// Writes the page of a run into its folder.
 pub fn write(run: &Run, corpus: &Corpus, folder: &Path, sentences: &[Vec<Verdict>]) -> Result<()> {
@@ -140,8 +135,4 @@ fn brief(value: f64) -> String {
         size if size < 100.0 => format!("{value:.3}"),
         _ => format!("{value:.0}"),
     }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -88,6 +88,9 @@ pub struct Verify {
     /// At most so many lines.
     #[arg(long, default_value_t = 1000)]
     lines: usize,
+    /// Also a page with the errors of each layer and the decisions that changed.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -196,6 +199,10 @@ impl Verify {
             None => SENTENCES.lines().take(self.lines).map(str::to_owned).collect(),
         };
         let report = verify(model, &checkpoint, &texts)?;
+        if let Some(path) = &self.report {
+            let page = report.page(model.root().provenance.name.as_str());
+            write_atomically(path, page.as_bytes()).with_context(|| path.display().to_string())?;
+        }
         if self.output.json {
             say!("{}", serde_json::to_string(&report)?);
             return Ok(());
