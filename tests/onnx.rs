@@ -6,9 +6,11 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::golden::Golden;
-use electret::HeadKind;
 use electret::import::{Checkpoint, ImportError};
+use electret::quantize::{Recipe, matrices, onnx, quantize_by};
 use electret::reference::{Reference, Sequence};
+use electret::weights::AlignedBytes;
+use electret::{HeadKind, Model};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/onnx").join(name)
@@ -37,6 +39,42 @@ fn every_exporter_is_read_to_the_same_weights() {
         let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
         let step = values.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
         assert!(step <= largest / 100.0, "{tensor}: {step} of {largest}");
+    }
+}
+
+/// What is written of a quantised model computes, run by tract, what its own weights in f32 compute; and is read to
+/// these.
+#[test]
+fn a_quantised_model_goes_to_onnx_and_comes_back() {
+    for (head, kind) in [
+        ("pretraining", HeadKind::Detect),
+        ("mlm", HeadKind::FillMask),
+        ("seqcls", HeadKind::Classify),
+        ("tokcls", HeadKind::Tag),
+        ("qa", HeadKind::Answer),
+    ] {
+        let checkpoint = Golden::open().checkpoint(Some(head));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("to-onnx-{head}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("vocab.txt"), checkpoint.pieces.join("\n")).unwrap();
+        for int4 in [Vec::new(), matrices(&checkpoint)] {
+            let recipe = Recipe { int4: int4.into_iter().collect(), ..Recipe::default() };
+            let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap());
+            let model = Model::open(file.as_slice()).unwrap();
+            std::fs::write(folder.join("model.onnx"), onnx(&model, Some(kind)).unwrap()).unwrap();
+            let (found, agreement) = Checkpoint::open_onnx(&folder.join("model.onnx")).expect(head);
+            assert!(agreement.relative_error < 1e-5, "{head}: {agreement:?}");
+            assert_eq!(found.heads.iter().map(|head| head.kind).collect::<Vec<_>>(), [kind]);
+            let own = Checkpoint::of_model(&model, None);
+            for (tensor, values) in found.tensors.iter() {
+                let expected = own.tensors.iter().find(|(name, _)| *name == tensor).expect(tensor).1;
+                let equal = values.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs());
+                assert!(equal && values.shape() == expected.shape(), "{head}: {tensor}");
+            }
+        }
+        let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &Recipe::default()).unwrap());
+        let other = if kind == HeadKind::Tag { HeadKind::Detect } else { HeadKind::Tag };
+        assert!(onnx(&Model::open(file.as_slice()).unwrap(), Some(other)).is_err());
     }
 }
 

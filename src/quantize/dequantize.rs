@@ -266,7 +266,7 @@ fn matrix(linear: &Linear) -> Array2<f32> {
     weight
 }
 
-fn biases(linear: &Linear) -> Vec<f32> {
+pub(super) fn biases(linear: &Linear) -> Vec<f32> {
     linear.channels.iter().flat_map(|channels| channels.bias).take(linear.outputs()).collect()
 }
 

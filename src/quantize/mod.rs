@@ -5,6 +5,8 @@ mod calibrate;
 mod dequantize;
 mod fit;
 mod int4;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod pack;
 pub(crate) mod page;
 mod report;
@@ -13,6 +15,8 @@ mod trie;
 
 pub use dequantize::peft;
 pub use fit::{Fitted, Sensitivity, fit};
+#[cfg(feature = "onnx")]
+pub use onnx::onnx;
 pub use report::{Change, HeadReport, LayerReport, Report, SHOWN, cosine, verify};
 pub use trie::vocabulary_archive;
 

@@ -172,8 +172,8 @@ impl<'a> Comparison<'a> {
         let Self { heads, changed, checkpoint, .. } = self;
         let sums = &mut heads[index];
         let mut change = |token: &Token, reference: String, model: String| {
-            if changed.len() < SHOWN {
-                let whole = head.kind.answers_from_first_token();
+            let whole = head.kind.answers_from_first_token();
+            if changed.len() < SHOWN && (whole || token.special == 0) {
                 let token = if whole { 0..0 } else { token.start as usize..token.end as usize };
                 changed.push(Change {
                     head: head.kind.name(),

@@ -46,24 +46,24 @@ impl Linear {
     /// Adds row `index` of an embedding table, dequantised, to `out` `[inputs]`. A row that is not
     /// there adds nothing.
     pub fn add_row(&self, index: usize, out: &mut [f32]) {
-        let (block, lane) = (index / 16, index % 16);
-        let tiles = self.tiles_of(block..block + 1);
-        let scale = self.channels.get(block).and_then(|c| c.scale.get(lane)).copied().unwrap_or(0.0);
-        if self.is_int4() {
-            let int4 = Int4::new(tiles, self.depth());
-            for (k, out) in out.chunks_mut(8).enumerate() {
-                for (out, weight) in out.iter_mut().zip(int4.weights(k, lane)) {
-                    *out += f32::from(weight) * scale;
-                }
-            }
-            return;
-        }
-        for (out, tile) in out.chunks_mut(8).zip(tiles) {
-            let weights = tile.0.get(lane).into_iter().flatten();
-            for (out, &weight) in out.iter_mut().zip(weights) {
+        let scale = self.channels.get(index / 16).and_then(|c| c.scale.get(index % 16));
+        let scale = scale.copied().unwrap_or(0.0);
+        for (out, weights) in out.chunks_mut(8).zip(self.row(index)) {
+            for (out, weight) in out.iter_mut().zip(weights) {
                 *out += f32::from(weight) * scale;
             }
         }
+    }
+
+    /// The int8 weights of output channel, or row, `index`, 8 inputs at a time; none if it is not there.
+    pub fn row(&self, index: usize) -> impl Iterator<Item = [i8; 8]> {
+        let (block, lane) = (index / 16, index % 16);
+        let (tiles, depth) = (self.tiles_of(block..block + 1), self.depth());
+        let int4 = self.is_int4().then(|| Int4::new(tiles, depth));
+        (0..if tiles.is_empty() { 0 } else { depth }).map(move |k| match int4 {
+            Some(int4) => int4.weights(k, lane),
+            None => tiles.get(k).and_then(|tile| tile.0.get(lane)).copied().unwrap_or_default(),
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use super::{AdapterFile, ModelFile, Output};
 
 /// An adapter merged into its model: one .electret file, a Hugging Face folder, or PEFT's layout.
 ///
-/// Without --adapter the model itself goes back to a folder.
+/// Without --adapter the model itself goes back to a folder, or to ONNX.
 ///
 /// Example: electret merge --model m.electret --adapter intents.adapter -o intents.electret
 #[derive(Args)]
@@ -38,6 +38,10 @@ struct Target {
     /// Write a folder that transformers loads.
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
+    /// Write an ONNX file of the quantised model with one head.
+    #[cfg(feature = "onnx")]
+    #[arg(long, value_name = "FILE", conflicts_with = "adapter")]
+    onnx: Option<PathBuf>,
     /// Write the adapter alone as peft stores one, to be laid on the folder of the bare model.
     #[arg(long, value_name = "FOLDER", requires = "adapter")]
     peft: Option<PathBuf>,
@@ -50,7 +54,7 @@ impl Merge {
         let file = self.adapter.bytes()?;
         let adapter = file.as_ref().map(|file| Adapter::open(file.as_slice(), &model)).transpose()?;
         let merged = Checkpoint::of_model(&model, adapter.as_ref());
-        let Target { out, folder, peft: peft_folder } = &self.target;
+        let Target { out, folder, peft: peft_folder, .. } = &self.target;
         let mut written = Vec::new();
         if let Some(path) = out {
             let provenance = &model.root().provenance;
@@ -65,6 +69,13 @@ impl Merge {
         if let Some(folder) = folder {
             merged.with_dense_heads()?.write(folder)?;
             written.push(folder);
+        }
+        #[cfg(feature = "onnx")]
+        if let Some(path) = &self.target.onnx {
+            let head = model.root().heads.iter().map(|head| head.kind).next();
+            let file = electret::quantize::onnx(&model, head)?;
+            write_atomically(path, &file).with_context(|| path.display().to_string())?;
+            written.push(path);
         }
         if let Some((folder, adapter)) = peft_folder.as_ref().zip(adapter.as_ref()) {
             peft(&model, adapter, folder)?;

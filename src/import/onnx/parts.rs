@@ -13,6 +13,8 @@ pub struct Linear {
     pub output: String,
     kernel: Kernel,
     bias: Option<String>,
+    /// What each input is multiplied by first (SmoothQuant): here it is part of the weight.
+    factors: Option<String>,
 }
 
 /// Where a linear layer's weight stands.
@@ -40,7 +42,15 @@ impl Linear {
         let shape = format!("{:?}", array.shape());
         let matrix = array.into_dimensionality::<Ix2>().map_err(|_| format!("a weight of shape {shape}"))?;
         let matrix = if transposed { matrix.reversed_axes() } else { matrix };
-        Ok(matrix.as_standard_layout().into_owned())
+        let mut matrix = matrix.as_standard_layout().into_owned();
+        if let Some(factors) = &self.factors {
+            let factors: Array1<f32> = graph.constant(factors)?.into_iter().collect();
+            if factors.len() != matrix.ncols() {
+                return Err(format!("{} factors for {} inputs", factors.len(), matrix.ncols()));
+            }
+            matrix *= &factors;
+        }
+        Ok(matrix)
     }
 
     /// The bias `[outputs]`; zeros where there is none.
@@ -105,12 +115,13 @@ fn linear(graph: &Graph, node: &NodeProto) -> Result<Option<Linear>, String> {
     if graph.is_constant(data) || !graph.is_constant(weight) {
         return Ok(None);
     }
-    let input = base(graph, data).to_owned();
+    let (input, factors) = before_factors(graph, base(graph, data));
+    let input = base(graph, input).to_owned();
     let named = |index: usize| node.input.get(index).filter(|name| !name.is_empty()).cloned();
     match node.op_type.as_str() {
         "MatMul" => {
             let (output, bias) = with_bias(graph, output);
-            Ok(Some(Linear { input, output, kernel: Kernel::Inputs(weight.clone()), bias }))
+            Ok(Some(Linear { input, output, kernel: Kernel::Inputs(weight.clone()), bias, factors }))
         }
         "Gemm" => {
             let flag = |name| attribute(node, name).map_or(0, |value| value.i);
@@ -123,7 +134,7 @@ fn linear(graph: &Graph, node: &NodeProto) -> Result<Option<Linear>, String> {
             } else {
                 Kernel::Inputs(weight.clone())
             };
-            Ok(Some(Linear { input, output: output.clone(), kernel, bias: named(2) }))
+            Ok(Some(Linear { input, output: output.clone(), kernel, bias: named(2), factors }))
         }
         "MatMulInteger" => {
             // MatMulInteger → Cast → Mul by (scale of the data · scale of the weight)
@@ -138,10 +149,22 @@ fn linear(graph: &Graph, node: &NodeProto) -> Result<Option<Linear>, String> {
             };
             let kernel = Kernel::Integers { weight: weight.clone(), zero: named(3), scale: scale.clone() };
             let (output, bias) = with_bias(graph, scaled);
-            Ok(Some(Linear { input, output, kernel, bias }))
+            Ok(Some(Linear { input, output, kernel, bias, factors }))
         }
         _ => Ok(None),
     }
+}
+
+/// The value before it was multiplied by a constant vector, and that vector.
+fn before_factors<'g>(graph: &'g Graph, value: &'g str) -> (&'g str, Option<String>) {
+    let product = graph.maker(value).filter(|node| node.op_type == "Mul");
+    let found = product.and_then(|node| {
+        let is_vector =
+            |name: &String| graph.is_constant(name) && graph.constant(name).is_ok_and(|c| c.len() > 1);
+        let factors = node.input.iter().find(|input| is_vector(input))?;
+        Some((node.input.iter().find(|input| *input != factors)?.as_str(), Some(factors.clone())))
+    });
+    found.unwrap_or((value, None))
 }
 
 /// The sum with a constant vector, if that is what becomes of a product.
