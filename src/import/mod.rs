@@ -5,6 +5,8 @@ mod error;
 mod hugging_face;
 #[cfg(feature = "onnx")]
 mod onnx;
+#[cfg(feature = "train")]
+mod pytorch;
 mod random;
 mod tensorflow;
 mod tensors;
