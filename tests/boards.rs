@@ -15,8 +15,9 @@ use common::golden::Golden;
 use ed25519_dalek::{Signer, SigningKey};
 use electret::board::{Answers, BOARDS, Board, Client, Emulator, Failure, Firmware, build, compile, update};
 use electret::evaluate::{LabelNames, Labelled};
+use electret::import::Checkpoint;
 use electret::link::{Answer, Command, Install, checksum};
-use electret::quantize::quantize;
+use electret::quantize::{Recipe, matrices, quantize, quantize_by};
 use electret::tune::Target;
 use electret::weights::AlignedBytes;
 use electret::{HeadKind, Model, Plan, Session};
@@ -81,23 +82,30 @@ fn active(client: &mut Client) -> Option<u8> {
 
 #[test]
 fn every_emulated_board_gives_the_bits_of_this_computer() {
-    let file = AlignedBytes::copy_of(MODEL);
-    let model = Model::open(file.as_slice()).unwrap();
-    let mut arena = AlignedBytes::zeroed(Plan::inference(model.config(), 64).bytes());
+    let int8 = AlignedBytes::copy_of(MODEL);
+    let checkpoint = Checkpoint::of_model(&Model::open(int8.as_slice()).unwrap(), None);
+    let recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+    let int4 = AlignedBytes::copy_of(&quantize_by(&checkpoint, "electret-tiny", "none", &recipe).unwrap());
     for board in BOARDS {
         let Some((firmware, folder)) = firmware(board, board.name, None) else { continue };
-        let (_emulator, mut client) = start(board, &firmware, &folder, Some(MODEL));
-        assert_eq!(client.ask(Command::SelfTest).unwrap().figure("same bits").unwrap(), 1);
-        for text in ["The cat sat on the banana and purred.", "naïve café, Zürich!", "ok"] {
-            let mut session = Session::new(model, arena.as_mut_slice(), 64).unwrap();
-            let found = session.token_logits(HeadKind::Detect, text.into()).unwrap();
-            let here = found.tokens.iter().zip(found.logits).filter(|(token, _)| token.special == 0);
-            let here: Vec<_> = here.map(|(token, x)| (token.start, token.end, x.to_bits())).collect();
-            assert_eq!(logits(&client.ask(Command::Detect(text)).unwrap()), here, "{}: {text}", board.name);
+        for (name, file) in [("int8", int8.as_slice()), ("int4", int4.as_slice())] {
+            let model = Model::open(file).unwrap();
+            let plan = Plan::inference(model.config(), 64).for_model(&model);
+            let mut arena = AlignedBytes::zeroed(plan.bytes());
+            let (_emulator, mut client) = start(board, &firmware, &folder, Some(file));
+            assert_eq!(client.ask(Command::SelfTest).unwrap().figure("same bits").unwrap(), 1);
+            for text in ["The cat sat on the banana and purred.", "naïve café, Zürich!", "ok"] {
+                let mut session = Session::new(model, arena.as_mut_slice(), 64).unwrap();
+                let found = session.token_logits(HeadKind::Detect, text.into()).unwrap();
+                let here = found.tokens.iter().zip(found.logits).filter(|(token, _)| token.special == 0);
+                let here: Vec<_> = here.map(|(token, x)| (token.start, token.end, x.to_bits())).collect();
+                let there = logits(&client.ask(Command::Detect(text)).unwrap());
+                assert_eq!(there, here, "{}, {name}: {text}", board.name);
+            }
+            let refused = client.ask(Command::Classify("no head for it"));
+            assert!(matches!(refused, Err(Failure::Refused(_))), "{refused:?}");
+            println!("{}: the bits of this computer in {name}", board.name);
         }
-        let refused = client.ask(Command::Classify("no head for it"));
-        assert!(matches!(refused, Err(Failure::Refused(_))), "{refused:?}");
-        println!("{}: the bits of this computer", board.name);
     }
 }
 
