@@ -98,12 +98,24 @@ impl ElectraConfig {
     /// Bytes of the int8 weights of a discriminator of this shape, vocabulary trie apart: one a
     /// weight, 12 an output channel for scale, bias and column sum, and the small tables in f32.
     pub const fn weight_bytes(&self) -> usize {
+        self.bytes_with(false)
+    }
+
+    /// The same with word embeddings and layers in int4: half a byte a weight, and one for 32.
+    pub const fn int4_weight_bytes(&self) -> usize {
+        self.bytes_with(true)
+    }
+
+    const fn bytes_with(&self, int4: bool) -> usize {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let (words, narrow, wide) =
+            (row_bytes(self.embedding_size, int4), row_bytes(hidden, int4), row_bytes(inner, int4));
         let f32_rows = self.max_position_embeddings + self.type_vocab_size + 2;
-        let tables = self.vocab_size * (self.embedding_size + 12) + f32_rows * self.embedding_size * 4;
-        let projection = if self.has_projection() { hidden * (self.embedding_size + 12) } else { 0 };
-        let layer = 4 * hidden * (hidden + 12) + inner * (hidden + 12) + hidden * (inner + 12) + 16 * hidden;
-        let head = hidden * (hidden + 12) + hidden + 12;
+        let tables = self.vocab_size * words + f32_rows * self.embedding_size * 4;
+        let projection =
+            if self.has_projection() { hidden * row_bytes(self.embedding_size, false) } else { 0 };
+        let layer = 4 * hidden * narrow + inner * narrow + hidden * wide + 16 * hidden;
+        let head = hidden * row_bytes(hidden, false) + hidden + 12;
         tables + projection + self.num_hidden_layers * layer + head
     }
 
@@ -115,4 +127,10 @@ impl ElectraConfig {
         let layer = 4 * hidden * hidden + 2 * hidden * inner + 2 * tokens * hidden;
         tokens * (projection + self.num_hidden_layers * layer)
     }
+}
+
+/// An output channel's weights, scale, bias and column sum.
+const fn row_bytes(inputs: usize, int4: bool) -> usize {
+    let weights = if int4 { inputs.div_ceil(2) + inputs.div_ceil(32) } else { inputs };
+    weights + 12
 }

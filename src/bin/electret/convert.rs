@@ -46,7 +46,7 @@ pub struct Convert {
 /// How weights are stored.
 #[derive(Args)]
 pub struct WeightsOptions {
-    /// int8, or int4 for the word embeddings and the layers.
+    /// int8, or int4 for the word embeddings and the layers, of what is converted; a model keeps its own..
     #[arg(long, value_enum, default_value_t)]
     pub weights: Weights,
 }

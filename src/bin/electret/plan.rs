@@ -6,6 +6,7 @@ use electret::plan::BLOCK_ROWS;
 use electret::{ElectraConfig, Model, Plan, TuningPlan};
 use serde_json::{Value, json};
 
+use super::convert::{Weights, WeightsOptions};
 use super::tune::parse_strategy;
 use super::{ModelFile, Output, preset};
 
@@ -19,6 +20,8 @@ pub struct PlanVerb {
     /// tiny, small, base or large, instead of a model.
     #[arg(long, conflicts_with = "model")]
     preset: Option<String>,
+    #[command(flatten)]
+    weights: WeightsOptions,
     /// Longest sequence in tokens, special tokens included; without it 128, or the model's longest.
     #[arg(long)]
     seq: Option<usize>,
@@ -30,6 +33,14 @@ pub struct PlanVerb {
     labels: usize,
     #[command(flatten)]
     output: Output,
+}
+
+/// What is planned for.
+struct Subject {
+    config: ElectraConfig,
+    /// Bytes of the weights: the file's, or an estimate for a preset.
+    weights: usize,
+    int4: bool,
 }
 
 /// Boards by their data sheets: name, bytes of the largest contiguous RAM, bytes of mapped flash.
@@ -48,17 +59,21 @@ const CODE: usize = 160 << 10;
 
 impl PlanVerb {
     pub fn run(&self) -> Result<()> {
-        let (config, weights) = self.subject()?;
+        let Subject { config, weights, int4 } = self.subject()?;
         let tokens = self.seq.unwrap_or(config.max_position_embeddings.min(128));
         ensure!(
             (3..=config.max_position_embeddings).contains(&tokens),
             "--seq {tokens}: this model takes 3 to {} tokens",
             config.max_position_embeddings
         );
-        let inference = Plan::inference(&config, tokens).bytes();
+        let unpacking = |plan: Plan| if int4 { plan.unpacking(&config) } else { plan };
+        let inference = unpacking(Plan::inference(&config, tokens)).bytes();
         let arena = match &self.tune {
             None => inference,
-            Some(text) => TuningPlan::new(&config, tokens, parse_strategy(text)?, self.labels).bytes(),
+            Some(text) => {
+                let plan = TuningPlan::new(&config, tokens, parse_strategy(text)?, self.labels);
+                if int4 { plan.unpacking().bytes() } else { plan.bytes() }
+            }
         };
         let boards: Vec<&str> = BOARDS
             .iter()
@@ -67,7 +82,10 @@ impl PlanVerb {
             .collect();
         let blocks: Vec<Value> = [1, 2, 4, 8, 16, 32]
             .iter()
-            .map(|&rows| json!({"rows": rows, "arena_bytes": Plan::with_block_rows(&config, tokens, rows).bytes()}))
+            .map(|&rows| {
+                let plan = unpacking(Plan::with_block_rows(&config, tokens, rows));
+                json!({"rows": rows, "arena_bytes": plan.bytes()})
+            })
             .collect();
         if self.output.json {
             say!(
@@ -99,14 +117,16 @@ impl PlanVerb {
         Ok(())
     }
 
-    /// The shape, and the bytes of its int8 weights: the file's, or an estimate for a preset.
-    fn subject(&self) -> Result<(ElectraConfig, usize)> {
+    /// The model, or what one of a preset would be.
+    fn subject(&self) -> Result<Subject> {
         if let Some(name) = &self.preset {
             let config = preset(name)?;
-            return Ok((config, config.weight_bytes()));
+            let int4 = self.weights.weights == Weights::Int4;
+            let weights = if int4 { config.int4_weight_bytes() } else { config.weight_bytes() };
+            return Ok(Subject { config, weights, int4 });
         }
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;
-        Ok((*model.config(), model.bytes()))
+        Ok(Subject { config: *model.config(), weights: model.bytes(), int4: model.is_int4() })
     }
 }
