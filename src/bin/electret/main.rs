@@ -34,7 +34,7 @@ use clap::{Args, Parser, Subcommand};
 use electret::ElectraConfig;
 use electret::weights::AlignedBytes;
 
-/// ELECTRA that stays on the device: ask, convert, check and train int8 models.
+/// ELECTRA that stays on the device: ask, convert, check and train int8 and int4 models.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {
