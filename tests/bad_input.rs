@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::golden::Golden;
 use electret::import::{Checkpoint, Tensors, read_vocabulary};
-use electret::quantize::quantize;
+use electret::quantize::{Recipe, matrices, quantize, quantize_by};
 use electret::weights::{AlignedBytes, FileKind, Header};
 use electret::{Error, Model, Plan, Session};
 
@@ -58,7 +58,7 @@ fn wrong_magic_version_byte_order_and_place() {
         let header = Header { version, ..Header::of(FileKind::Model, payload) };
         model_error(&[&header.to_bytes(), payload].concat())
     };
-    assert!(with_version(2).to_string().contains("format 2, this build reads up to 1"));
+    assert!(with_version(3).to_string().contains("format 3, this build reads up to 2"));
     assert!(with_version(1 << 24).to_string().contains("byte order"));
 
     let shifted = AlignedBytes::copy_of(&[&[0; 8], file.as_slice()].concat());
@@ -69,12 +69,44 @@ fn wrong_magic_version_byte_order_and_place() {
 /// runs, never a panic.
 #[test]
 fn hostile_offsets_and_lengths() {
-    let file = common::shipped_model();
-    let payload = file.as_slice()[64..].to_vec();
+    for file in [common::shipped_model(), int4_model()] {
+        hostile(&file.as_slice()[64..]);
+    }
+    for length in [0, 1, 63, 64, 1000] {
+        let error = model_error(&with_header(&vec![0; length]));
+        assert!(
+            matches!(error, Error::InvalidArchive | Error::InvalidModel { .. }),
+            "{length} zeros: {error}"
+        );
+    }
+}
+
+/// The shipped model in int4.
+fn int4_model() -> AlignedBytes {
+    let shipped = common::shipped_model();
+    let checkpoint = Checkpoint::of_model(&Model::open(shipped.as_slice()).unwrap(), None);
+    let recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+    AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap())
+}
+
+/// A multiplier that no quantiser writes would have other bits on other kernel sets.
+#[test]
+fn multipliers_out_of_range() {
+    let file = int4_model();
+    let model = Model::open(file.as_slice()).unwrap();
+    let query = &model.root().layers[2].query;
+    let at = query.tiles.as_ptr().addr() - file.as_slice().as_ptr().addr() - 64;
+    let mut payload = file.as_slice()[64..].to_vec();
+    payload[at + 5] = 16;
+    let error = model_error(&with_header(&payload));
+    assert_eq!(error, Error::InvalidModel { field: "layer.query", index: 2 });
+}
+
+fn hostile(payload: &[u8]) {
     let mut refused = 0;
     // The root and what it points to first stand at the end of an archive.
     for case in 0..1000_usize {
-        let mut hostile = payload.clone();
+        let mut hostile = payload.to_vec();
         let at = hostile.len() - 4 * (1 + case * 3 % 1500);
         let value = [0, 1, 0x7fff_ffff, u32::MAX, 0x8000_0000, case as u32][case % 6];
         hostile[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -83,7 +115,7 @@ fn hostile_offsets_and_lengths() {
             Err(_) => refused += 1,
             Ok(model) => {
                 let tokens = model.config().max_position_embeddings.min(32);
-                let plan = Plan::inference(model.config(), tokens);
+                let plan = Plan::inference(model.config(), tokens).for_model(&model);
                 if plan.bytes() < 64 << 20 {
                     let mut arena = AlignedBytes::zeroed(plan.bytes());
                     if let Ok(mut session) = Session::new(model, arena.as_mut_slice(), tokens) {
@@ -94,13 +126,6 @@ fn hostile_offsets_and_lengths() {
         }
     }
     assert!(refused > 50, "{refused} of 1000 were refused");
-    for length in [0, 1, 63, 64, 1000] {
-        let error = model_error(&with_header(&vec![0; length]));
-        assert!(
-            matches!(error, Error::InvalidArchive | Error::InvalidModel { .. }),
-            "{length} zeros: {error}"
-        );
-    }
 }
 
 #[test]

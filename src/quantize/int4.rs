@@ -7,7 +7,7 @@
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
-use crate::weights::format::INT4_GROUP;
+use crate::weights::format::{INT4_GROUP, INT4_MULTIPLIERS};
 
 /// q of every weight with what it is multiplied by.
 pub struct Int4Matrix {
@@ -18,9 +18,6 @@ pub struct Int4Matrix {
     /// `[outputs, inputs]`, −8..=7.
     pub q: Array2<i8>,
 }
-
-/// Largest multiplier: with q = −8 it still gives an int8.
-const MULTIPLIERS: u8 = 15;
 
 /// Half of the range of q, in steps: what the largest weight of a group is divided by, if nothing is cut off.
 const HALF_RANGE: f32 = 7.5;
@@ -102,7 +99,7 @@ fn nearest(weight: f32, step: f32) -> f32 {
 /// The scale whose groups lose least; 0 of a channel of zeros.
 fn channel_scale(row: ArrayView1<'_, f32>, importance: ArrayView1<'_, f32>) -> f32 {
     let largest = row.fold(0.0_f32, |max, weight| max.max(weight.abs()));
-    let whole = largest / (HALF_RANGE * f32::from(MULTIPLIERS));
+    let whole = largest / (HALF_RANGE * f32::from(INT4_MULTIPLIERS));
     let loss = |scale: f32| -> f32 {
         let groups = row.axis_chunks_iter(Axis(0), INT4_GROUP);
         let groups = groups.zip(importance.axis_chunks_iter(Axis(0), INT4_GROUP));
@@ -123,7 +120,7 @@ fn group_multiplier(group: ArrayView1<'_, f32>, importance: ArrayView1<'_, f32>,
     if !(whole > 0.0 && whole.is_finite()) {
         return (1, 0.0);
     }
-    let clamp = |multiplier: f32| multiplier.clamp(1.0, f32::from(MULTIPLIERS)) as u8;
+    let clamp = |multiplier: f32| multiplier.clamp(1.0, f32::from(INT4_MULTIPLIERS)) as u8;
     let loss = |multiplier: u8| -> f32 {
         let step = scale * f32::from(multiplier);
         let error = |weight: f32| weight - nearest(weight, step) * step;

@@ -83,6 +83,9 @@ pub struct Linear {
 /// Inputs that share a multiplier.
 pub const INT4_GROUP: usize = 32;
 
+/// Largest multiplier: with q = −8 it still gives an int8, and with q + 8 = 15 a byte.
+pub const INT4_MULTIPLIERS: u8 = 15;
+
 /// Tiles of a block's multipliers, for `depth` blocks of 8 inputs.
 pub const fn multiplier_tiles(depth: usize) -> usize {
     depth.div_ceil(4).div_ceil(8)

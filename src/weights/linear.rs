@@ -6,8 +6,9 @@ use rkyv::rend::f32_le;
 use rkyv::vec::ArchivedVec;
 
 use super::Tile;
-use super::format::{INT4_GROUP, Linear, Norm, int4_tiles, multiplier_tiles};
+use super::format::{INT4_GROUP, INT4_MULTIPLIERS, Linear, Norm, int4_tiles, multiplier_tiles};
 use crate::kernels::LayerNorm;
+use crate::rows::Rows;
 
 impl Linear {
     /// Output channels, or rows of a table.
@@ -30,11 +31,15 @@ impl Linear {
         self.tiles.len() < self.channels.len() * self.depth()
     }
 
-    /// Whether there are as many tiles as one of the two packings has.
+    /// Whether there are as many tiles as one of the two packings has, and no multiplier is too large.
     pub(crate) fn is_whole(&self) -> bool {
         let (blocks, depth) = (self.channels.len(), self.depth());
         let int4 = int4_tiles(depth);
-        self.tiles.len() == blocks * depth || int4 < depth && self.tiles.len() == blocks * int4
+        if int4 >= depth || self.tiles.len() != blocks * int4 {
+            return self.tiles.len() == blocks * depth;
+        }
+        let mut blocks = self.tiles.rows(int4).map(|block| Int4::new(block, depth));
+        blocks.all(|block| block.multipliers.as_flattened().iter().all(|&m| m <= INT4_MULTIPLIERS))
     }
 
     /// The tiles of some blocks of 16 channels.
