@@ -32,3 +32,17 @@ fn a_model_is_made_to_fit() {
         format!("{} bytes are too few: with all in int4 the file has {int4}", int4 - 1000)
     );
 }
+
+#[test]
+fn a_model_says_what_of_it_is_int4() {
+    let checkpoint = Checkpoint::random("fit", TINY, 3);
+    let mut recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+    recipe.int4.remove("electra.encoder.layer.3.output.dense");
+    for recipe in [Recipe::default(), recipe] {
+        let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap());
+        assert_eq!(Recipe::of_model(&Model::open(file.as_slice()).unwrap()).int4, recipe.int4);
+    }
+    let recipe = Recipe { int4: ["classifier.dense".to_owned()].into(), ..Recipe::default() };
+    let error = quantize_by(&checkpoint, "", "", &recipe).unwrap_err();
+    assert_eq!(error.to_string(), "classifier.dense: no matrix that may become int4");
+}

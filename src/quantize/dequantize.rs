@@ -8,7 +8,7 @@ use ndarray::{Array2, ArrayView2};
 use super::QuantizeError;
 use crate::import::{Checkpoint, HeadTensors, Tensors, write_peft};
 use crate::text::SpecialTokens;
-use crate::weights::format::{Linear, Norm};
+use crate::weights::format::{Layer, Linear, Norm};
 use crate::weights::strategy::{LORA_ALPHA, NormPart, Part};
 use crate::weights::{Adapter, HeadKind, Model, native};
 
@@ -68,14 +68,7 @@ impl Checkpoint {
 
     fn add_layer(&mut self, model: &Model<'_>, index: usize, adapter: Option<&Adapter<'_>>) {
         let layer = &model.root().layers[index];
-        for (part, linear) in [
-            (Part::Query, &layer.query),
-            (Part::Key, &layer.key),
-            (Part::Value, &layer.value),
-            (Part::AttentionOutput, &layer.attention_output),
-            (Part::Intermediate, &layer.intermediate),
-            (Part::Output, &layer.output),
-        ] {
+        for (part, linear) in dense_layers(layer) {
             let (mut weight, mut bias) = (matrix(linear), biases(linear));
             if let Some(low_rank) = adapter.and_then(|adapter| adapter.low_rank(index, part)) {
                 let (a, b) = factors(low_rank.a, low_rank.b, low_rank.rank);
@@ -219,6 +212,18 @@ pub fn peft(model: &Model<'_>, adapter: &Adapter<'_>, folder: &Path) -> Result<(
     }
     let pattern = modules.join("|");
     Ok(write_peft(folder, &tensors, adapter.kind, lora.rank, LORA_ALPHA, &pattern, head)?)
+}
+
+/// A layer's dense layers.
+pub(super) fn dense_layers(layer: &Layer) -> [(Part, &Linear); 6] {
+    [
+        (Part::Query, &layer.query),
+        (Part::Key, &layer.key),
+        (Part::Value, &layer.value),
+        (Part::AttentionOutput, &layer.attention_output),
+        (Part::Intermediate, &layer.intermediate),
+        (Part::Output, &layer.output),
+    ]
 }
 
 /// A dense layer's name in Hugging Face's folders.

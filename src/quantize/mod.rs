@@ -23,7 +23,7 @@ pub use trie::vocabulary_archive;
 use std::collections::BTreeSet;
 
 use calibrate::{Calibration, Moments};
-use dequantize::layer_name;
+use dequantize::{dense_layers, layer_name};
 use ndarray::Array2;
 
 use crate::import::{Checkpoint, HeadTensors, ImportError};
@@ -89,16 +89,30 @@ pub struct Recipe {
     pub calibration: Vec<String>,
 }
 
+impl Recipe {
+    /// What is int4 in a model that is there.
+    pub fn of_model(model: &Model<'_>) -> Self {
+        let layers = model.root().layers.iter().enumerate().flat_map(|(index, layer)| {
+            dense_layers(layer).map(|(part, linear)| (layer_name(index, part), linear))
+        });
+        let words = (WORDS.to_owned(), &model.root().embeddings.words);
+        let int4 = [words].into_iter().chain(layers).filter(|(_, linear)| linear.is_int4());
+        Self { int4: int4.map(|(name, _)| name).collect(), calibration: Vec::new() }
+    }
+}
+
+/// The word embeddings' name.
+const WORDS: &str = "electra.embeddings.word_embeddings.weight";
+
 /// The matrices of a checkpoint that may become int4: the word embeddings and the layers' dense weights, as far as
 /// that makes them smaller. Projection and heads are small, and stay int8.
 pub fn matrices(checkpoint: &Checkpoint) -> Vec<String> {
     let config = &checkpoint.config;
-    let [(words, _), ..] = checkpoint.embedding_tables();
     let layers = (0..config.num_hidden_layers).flat_map(|layer| {
         let inputs = |part| if part == Part::Output { config.intermediate_size } else { config.hidden_size };
         Part::ALL.map(|part| (layer_name(layer, part), inputs(part)))
     });
-    let all = [(words, config.embedding_size)].into_iter().chain(layers);
+    let all = [(WORDS.to_owned(), config.embedding_size)].into_iter().chain(layers);
     all.filter(|&(_, inputs)| pack::int4_is_smaller(inputs)).map(|(name, _)| name).collect()
 }
 

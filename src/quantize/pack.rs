@@ -9,7 +9,8 @@ use crate::weights::owned::Linear;
 use crate::weights::{Channels, Tile};
 
 /// Packs `weight` `[outputs, inputs]` and `bias` `[outputs]` as int8: each row to −127..=127 by its largest
-/// magnitude.
+/// magnitude. Cutting that off gains nothing in 8 bits: the best of eight ranges for each row left 0.9987 (MiniLM) and
+/// 1.0000 (bert-tiny) of the squared error.
 pub fn int8(weight: ArrayView2<'_, f32>, bias: &[f32]) -> Linear {
     let (outputs, inputs) = weight.dim();
     let depth = inputs.div_ceil(8);

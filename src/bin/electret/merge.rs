@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use electret::import::{Checkpoint, write_atomically};
-use electret::quantize::{peft, quantize};
+use electret::quantize::{Recipe, peft, quantize_by};
 use electret::{Adapter, Model};
 use serde_json::json;
 
@@ -62,7 +62,7 @@ impl Merge {
                 Some(adapter) => format!("{} with {}", provenance.name, adapter.layout.strategy),
                 None => provenance.source.as_str().to_owned(),
             };
-            let file = quantize(&merged, &source, &provenance.licence)?;
+            let file = quantize_by(&merged, &source, &provenance.licence, &Recipe::of_model(&model))?;
             write_atomically(path, &file).with_context(|| path.display().to_string())?;
             written.push(path);
         }
