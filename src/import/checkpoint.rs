@@ -181,14 +181,12 @@ fn read_json(path: &Path) -> Result<Value, ImportError> {
         .map_err(|error| ImportError::Json { path: path.to_owned(), message: error.to_string() })
 }
 
-/// `model.safetensors`, the shards that `model.safetensors.index.json` lists, or else `model.npz` or
-/// `pytorch_model.bin`.
+/// `model.safetensors`, the shards that `model.safetensors.index.json` lists, or `model.npz`.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let index = folder.join("model.safetensors.index.json");
     if !index.exists() {
-        let names = ["model.safetensors", "model.npz", "pytorch_model.bin"].map(|name| folder.join(name));
-        let found = names.iter().find(|path| path.exists()).unwrap_or(&names[0]);
-        return Ok(vec![found.clone()]);
+        let (safetensors, npz) = (folder.join("model.safetensors"), folder.join("model.npz"));
+        return Ok(vec![if npz.exists() && !safetensors.exists() { npz } else { safetensors }]);
     }
     let json = read_json(&index)?;
     let map = json.get("weight_map").and_then(Value::as_object);

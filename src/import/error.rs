@@ -29,14 +29,6 @@ pub enum ImportError {
         /// What the parser said.
         message: String,
     },
-    /// Not a file of PyTorch's tensors, a damaged one, or one that this build does not read.
-    #[error("{}: {message}", path.display())]
-    Pytorch {
-        /// The file.
-        path: PathBuf,
-        /// What the reader said.
-        message: String,
-    },
     /// A JSON file that does not parse, or lacks a field.
     #[error("{}: {message}", path.display())]
     Json {

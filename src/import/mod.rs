@@ -5,8 +5,6 @@ mod error;
 mod hugging_face;
 #[cfg(feature = "onnx")]
 mod onnx;
-#[cfg(feature = "train")]
-mod pytorch;
 mod random;
 mod tensorflow;
 mod tensors;

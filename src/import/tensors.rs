@@ -135,14 +135,11 @@ impl Tensors {
         }
     }
 
-    /// Takes in one safetensors or `.npz` file, or with feature `train` PyTorch's `.bin`; f16 and bf16 widen to f32,
-    /// integer buffers (`position_ids`) are passed over. A safetensors file is mapped and its tensors are read where they are used: replace it by renaming.
+    /// Takes in one safetensors or `.npz` file; f16 and bf16 widen to f32, integer buffers (`position_ids`) are passed
+    /// over. A safetensors file is mapped and its tensors are read where they are used: replace it by renaming.
     pub fn read(&mut self, path: &Path) -> Result<(), ImportError> {
         if path.extension().is_some_and(|extension| extension == "npz") {
             return self.read_npz(path);
-        }
-        if path.extension().is_some_and(|extension| extension == "bin") {
-            return self.read_pytorch(path);
         }
         let file = std::fs::File::open(path).and_then(|file| map(&file));
         let file = Arc::new(file.map_err(|error| ImportError::io(path, error))?);
@@ -160,18 +157,6 @@ impl Tensors {
         }
         self.files.push(file);
         Ok(())
-    }
-
-    #[cfg(not(feature = "train"))]
-    fn read_pytorch(&mut self, path: &Path) -> Result<(), ImportError> {
-        let message = "this build does not read PyTorch's files; use one with feature train, or save the model as \
-                       safetensors";
-        Err(ImportError::Pytorch { path: path.to_owned(), message: message.to_owned() })
-    }
-
-    #[cfg(feature = "train")]
-    fn read_pytorch(&mut self, path: &Path) -> Result<(), ImportError> {
-        super::pytorch::read(path, self)
     }
 
     fn read_npz(&mut self, path: &Path) -> Result<(), ImportError> {
