@@ -1,5 +1,7 @@
 //! The shape of an ELECTRA, under the names that Hugging Face and Google's code gave its numbers.
 
+use crate::weights::format::int4_tiles;
+
 /// The numbers that fix the shape of a network. All sizes are counts of elements.
 ///
 /// The presets are those of the paper (Clark et al. 2020, table 6 and `configure_pretraining.py`),
@@ -101,7 +103,7 @@ impl ElectraConfig {
         self.bytes_with(false)
     }
 
-    /// The same with word embeddings and layers in int4: half a byte a weight, and one for 32.
+    /// The same with word embeddings and layers in int4.
     pub const fn int4_weight_bytes(&self) -> usize {
         self.bytes_with(true)
     }
@@ -131,6 +133,8 @@ impl ElectraConfig {
 
 /// An output channel's weights, scale, bias and column sum.
 const fn row_bytes(inputs: usize, int4: bool) -> usize {
-    let weights = if int4 { inputs.div_ceil(2) + inputs.div_ceil(32) } else { inputs };
+    // A tile has 8 bytes of each channel.
+    let packed = int4_tiles(inputs.div_ceil(8)) * 8;
+    let weights = if int4 && packed < inputs { packed } else { inputs };
     weights + 12
 }

@@ -50,7 +50,7 @@
 //! | `wasm` | JavaScript over `app` | yes |
 //! | `parallel` | [`tasks::Batch`]: many texts on several threads | yes |
 //! | `convert` | [`import`], [`reference`](mod@reference), [`quantize`], [`evaluate`] | yes |
-//! | `onnx` | [`import`] of ONNX files | yes |
+//! | `onnx` | ONNX files in and out | yes |
 //! | `cli` (default) | the `electret` command | yes |
 //! | `board` | `electret board`: builds, runs and talks to the boards of `boards/` | yes |
 //! | `train` | `train`: corpus, pre-training and fine-tuning on Burn's CPU backend | yes |

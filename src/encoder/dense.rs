@@ -1,4 +1,4 @@
-//! A dense layer in both directions: y = W·x + b through int8 tiles, with what an adapter adds to it; and
+//! A dense layer in both directions: y = W·x + b through tiles of int8, or of int4 once unpacked, with what an adapter adds to it; and
 //! back, dx = Wᵀ·dy through the same tiles, transposed as they are read.
 //!
 //! Forward, a row of activations is quantised to 8 bits. Backward, gradients keep 16: a row goes in as two

@@ -1,4 +1,4 @@
-//! What can be examined: an int8 session, or the same network in f32.
+//! What can be examined: a session of a quantised model, or the same network in f32.
 
 use ndarray::Axis;
 

@@ -181,12 +181,15 @@ fn read_json(path: &Path) -> Result<Value, ImportError> {
         .map_err(|error| ImportError::Json { path: path.to_owned(), message: error.to_string() })
 }
 
-/// `model.safetensors`, the shards that `model.safetensors.index.json` lists, or `model.npz`.
+/// `model.safetensors`, the shards that `model.safetensors.index.json` lists, or `model.npz`. A pickle is refused.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let index = folder.join("model.safetensors.index.json");
     if !index.exists() {
-        let (safetensors, npz) = (folder.join("model.safetensors"), folder.join("model.npz"));
-        return Ok(vec![if npz.exists() && !safetensors.exists() { npz } else { safetensors }]);
+        let names = ["model.safetensors", "model.npz", "pytorch_model.bin"].map(|name| folder.join(name));
+        return match names.iter().position(|path| path.exists()) {
+            Some(2) => Err(ImportError::Pickle { path: names[2].clone() }),
+            found => Ok(vec![names[found.unwrap_or(0)].clone()]),
+        };
     }
     let json = read_json(&index)?;
     let map = json.get("weight_map").and_then(Value::as_object);

@@ -29,6 +29,15 @@ pub enum ImportError {
         /// What the parser said.
         message: String,
     },
+    /// PyTorch's own format.
+    #[error(
+        "{}: a pickle, which is not read; load the model in transformers and save it again, as safetensors",
+        path.display()
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
     /// A JSON file that does not parse, or lacks a field.
     #[error("{}: {message}", path.display())]
     Json {

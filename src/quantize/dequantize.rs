@@ -1,4 +1,4 @@
-//! The int8 model → f32 tensors under Hugging Face's names, with what an adapter learned merged into them: what
+//! The quantised model → f32 tensors under Hugging Face's names, with what an adapter learned merged into them: what
 //! goes back to a Hugging Face folder, or is quantised again into a model of its own.
 
 use std::path::Path;

@@ -89,7 +89,7 @@ pub fn fit(
         if found.iter().all(|matrix| matrix.int4) {
             return Err(QuantizeError::DoesNotFit { budget, smallest: file.len() });
         }
-        // The file's parts are padded to whole lines, and its text says how much is int4.
+        // The file has checks too, and its parts are padded to whole lines.
         needed += file.len() - budget;
     }
 }

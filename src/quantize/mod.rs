@@ -205,7 +205,8 @@ impl<'a> Quantizer<'a> {
         let texts = CHECK_SENTENCES.map(str::to_owned);
         let mut best: Option<(f64, Vec<Linear>)> = None;
         for alpha in smooth::INTERMEDIATE {
-            for (index, layer) in root.layers.iter_mut().enumerate() {
+            // They came with the first.
+            for (index, layer) in root.layers.iter_mut().enumerate().filter(|_| best.is_some()) {
                 layer.intermediate = self.intermediate(index, alpha)?;
             }
             let file = AlignedBytes::copy_of(&root.to_file());

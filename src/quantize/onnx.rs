@@ -26,7 +26,8 @@ use crate::{ElectraConfig, Error};
 /// [`Error::NoSuchHead`].
 pub fn onnx(model: &Model<'_>, head: Option<HeadKind>) -> Result<Vec<u8>, Error> {
     let head = head.map(|kind| model.head(kind)).transpose()?;
-    let mut graph = Graph { config: *model.config(), nodes: Vec::new(), tensors: Vec::new() };
+    let (nodes, tensors) = (Vec::new(), Vec::new());
+    let mut graph = Graph { config: *model.config(), words: String::new(), nodes, tensors };
     let mut x = graph.embeddings(model);
     let mask = graph.mask();
     for layer in model.root().layers.iter() {
@@ -39,6 +40,8 @@ pub fn onnx(model: &Model<'_>, head: Option<HeadKind>) -> Result<Vec<u8>, Error>
 /// A graph being written. Every method adds nodes and gives the name of what they make.
 struct Graph {
     config: ElectraConfig,
+    /// The word embeddings, which a fill-mask head uses again.
+    words: String,
     nodes: Vec<NodeProto>,
     tensors: Vec<TensorProto>,
 }
@@ -58,8 +61,8 @@ impl Graph {
     fn embeddings(&mut self, model: &Model<'_>) -> String {
         let tables = &model.root().embeddings;
         let width = self.config.embedding_size;
-        let words = self.words(&tables.words);
-        let words = self.node("Gather", &[&words, "input_ids"], &[]);
+        self.words = self.words(&tables.words);
+        let words = self.node("Gather", &[&self.words.clone(), "input_ids"], &[]);
         let positions = self.table(native(&tables.positions), width);
         let types = self.table(native(&tables.token_types), width);
         let types = self.node("Gather", &[&types, "token_type_ids"], &[]);
@@ -203,8 +206,7 @@ impl Graph {
 
     /// Logits of all pieces: x times the word embeddings on their side, and their bias.
     fn pieces(&mut self, x: &str, words: &Linear) -> String {
-        let table = self.words(words);
-        let table = self.node("Transpose", &[&table], &[("perm", Setting::Ints(&[1, 0]))]);
+        let table = self.node("Transpose", &[&self.words.clone()], &[("perm", Setting::Ints(&[1, 0]))]);
         let product = self.node("MatMul", &[x, &table], &[]);
         let bias = self.table(&biases(words), 0);
         self.node("Add", &[&product, &bias], &[])

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::{Change, LayerReport, Report};
+use super::report::{Change, LayerReport, Report, SHOWN};
 
 /// What a page looks like.
 pub(crate) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1120px;margin:2em auto;padding:0 1em;color:#222}\
@@ -46,8 +46,11 @@ impl Report {
         }
         page.push_str("</table>");
         if !self.changed.is_empty() {
-            page.push_str(
-                "<h2>What changed</h2><table><tr><th>head<th>sentence<th>f32 source<th>this model</tr>",
+            let count = self.changed.len();
+            let first = if count == SHOWN { format!(", the first {SHOWN}") } else { String::new() };
+            let _ = write!(
+                page,
+                "<h2>What changed{first}</h2><table><tr><th>head<th>sentence<th>f32 source<th>this model</tr>",
             );
             for change in &self.changed {
                 let (head, text) = (change.head, marked(change));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView1};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use serde::Serialize;
 
 use super::QuantizeError;
@@ -200,6 +200,25 @@ impl<'a> Comparison<'a> {
         let rows = head.kind.answering_rows(tokens.len());
         let expected = reference.logits(head, hidden.slice(ndarray::s![..rows, ..]))?;
         let logits = session.token_logits_of(head.kind, tokens)?.logits;
+        let errors = expected.iter().zip(logits).map(|(a, b)| f64::from((a - b).abs()));
+        sums.max_error = errors.fold(sums.max_error, f64::max);
+        if head.kind == HeadKind::Answer {
+            // Where the answer starts, and where it ends.
+            let found = ArrayView2::from_shape(expected.dim(), logits).expect("two logits a token");
+            let word = |place: usize| {
+                text.get(tokens[place].start as usize..tokens[place].end as usize)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            for (expected, found) in expected.columns().into_iter().zip(found.columns()) {
+                let (expected, found) = (argmax(expected), argmax(found));
+                sums.decide(expected == found);
+                if expected != found {
+                    change(&tokens[expected], word(expected), word(found));
+                }
+            }
+            return Ok(());
+        }
         let rows = expected.rows().into_iter().zip(logits.chunks_exact(head.labels.len()));
         for ((row, logits), token) in rows.zip(tokens) {
             let decision = |row: ArrayView1<'_, f32>| match head.kind {
@@ -208,18 +227,14 @@ impl<'a> Comparison<'a> {
                 _ => argmax(row),
             };
             let (expected, found) = (decision(row), decision(ArrayView1::from(logits)));
-            let agrees = expected == found;
-            if !agrees {
+            sums.decide(expected == found);
+            if expected != found {
                 let named = |choice: usize, logit: f32| match head.kind {
                     HeadKind::Detect => format!("replaced: {:.3}", 1.0 / (1.0 + (-logit).exp())),
                     _ => head.labels.get(choice).cloned().unwrap_or_default(),
                 };
                 change(token, named(expected, row[0]), named(found, logits[0]));
             }
-            let errors = row.iter().zip(logits).map(|(a, b)| f64::from((a - b).abs()));
-            sums.max_error = errors.fold(sums.max_error, f64::max);
-            sums.decisions += 1;
-            sums.agree += usize::from(agrees);
         }
         Ok(())
     }
@@ -277,9 +292,13 @@ impl LayerSums {
 }
 
 impl HeadSums {
-    fn add(&mut self, agrees: bool, expected: f32, found: f32) {
+    fn decide(&mut self, agrees: bool) {
         self.decisions += 1;
         self.agree += usize::from(agrees);
+    }
+
+    fn add(&mut self, agrees: bool, expected: f32, found: f32) {
+        self.decide(agrees);
         self.max_error = self.max_error.max(f64::from((expected - found).abs()));
     }
 }

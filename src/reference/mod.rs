@@ -1,6 +1,6 @@
 //! ELECTRA in plain f32 `ndarray`: the oracle, to be read like the paper.
 //!
-//! Slow and exact. What the int8 core answers is compared with this by [`verify`](crate::quantize::verify), and
+//! Slow and exact. What the quantised core answers is compared with this by [`verify`](crate::quantize::verify), and
 //! this with PyTorch by `tests/reference_golden.rs`.
 
 mod loss;

@@ -1,4 +1,4 @@
-//! Learning where the model runs: adapters through the frozen int8 weights, in a fixed buffer, the same bits
+//! Learning where the model runs: adapters through the frozen weights, in a fixed buffer, the same bits
 //! on every machine.
 //!
 //! A [`Tuner`] takes examples one by one. Each goes through the encoder's own forward pass, which keeps only

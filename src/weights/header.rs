@@ -14,9 +14,14 @@ use crc::{CRC_32_ISCSI, Crc, Digest, Table};
 
 use crate::Error;
 
-/// The newest format that this build reads. It writes the oldest that can hold a file: 1, or 2 for a model with
-/// int4 weights, whose archive is the same with other tiles ([`Linear`](super::format::Linear)).
-pub const FORMAT_VERSION: u32 = 2;
+/// The newest format of a model that this build reads. It writes the oldest that can hold one: 1, or [`INT4_FORMAT`].
+pub const FORMAT_VERSION: u32 = INT4_FORMAT;
+
+/// Format of a model with int4 weights: the same archive with other tiles ([`Linear`](super::format::Linear)).
+pub(crate) const INT4_FORMAT: u32 = 2;
+
+/// The format of everything else.
+const FIRST_FORMAT: u32 = 1;
 
 /// Bytes of a header; the payload follows.
 pub const HEADER_BYTES: usize = 64;
@@ -111,10 +116,11 @@ impl Header {
             });
         }
         let version = word(8);
-        if version != 0 && version.swap_bytes() <= FORMAT_VERSION {
+        let newest = if kind == FileKind::Model { FORMAT_VERSION } else { FIRST_FORMAT };
+        if version != 0 && version.swap_bytes() <= newest {
             return Err(Error::WrongByteOrder);
         }
-        if version == 0 || version > FORMAT_VERSION {
+        if version == 0 || version > newest {
             return Err(Error::UnsupportedVersion(version));
         }
         if CRC_32C.checksum(bytes.get(..60).unwrap_or_default()) != word(60) {
@@ -164,6 +170,6 @@ impl HeaderDigest {
 
     pub fn finish(self) -> Header {
         let Self { kind, payload_length, crc } = self;
-        Header { kind, version: 1, payload_length, payload_crc: crc.finalize() }
+        Header { kind, version: FIRST_FORMAT, payload_length, payload_crc: crc.finalize() }
     }
 }

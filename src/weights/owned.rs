@@ -198,7 +198,7 @@ impl Root {
         let Ok(payload) = archive;
         let mut header = header::Header::of(header::FileKind::Model, &payload);
         if self.linears().any(Linear::is_int4) {
-            header.version = 2;
+            header.version = header::INT4_FORMAT;
         }
         let mut file = header.to_bytes().to_vec();
         file.extend_from_slice(&payload);

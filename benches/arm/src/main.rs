@@ -23,7 +23,7 @@ fn main() {
     for (index, token) in sequence.iter_mut().enumerate() {
         token.id = (index * 7919 % model.config().vocab_size) as u32;
     }
-    let plan = Plan::inference(model.config(), tokens);
+    let plan = Plan::inference(model.config(), tokens).for_model(&model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut session = Session::with(model, arena.as_mut_slice(), plan, set).expect("a session");
     for _ in 0..runs.parse().expect("a number of runs") {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use electret::Model;
 use electret::import::{Checkpoint, write_atomically};
@@ -46,7 +46,7 @@ pub struct Convert {
 /// How weights are stored.
 #[derive(Args)]
 pub struct WeightsOptions {
-    /// int8, or int4 for the word embeddings and the layers, of what is converted; a model keeps its own..
+    /// int8, or int4 for the word embeddings and the layers, of what is converted; a model keeps its own.
     #[arg(long, value_enum, default_value_t)]
     pub weights: Weights,
 }
@@ -141,11 +141,7 @@ fn parse_bytes(text: &str) -> Result<usize, String> {
         _ => return Err(format!("{unit}: kB, MB, KiB or MiB")),
     };
     let number: f64 = number.trim().parse().map_err(|_| "a number of bytes, such as 8MB".to_owned())?;
-    if number > 0.0 && number < 1e9 {
-        Ok((number * factor) as usize)
-    } else {
-        Err("more than nothing".to_owned())
-    }
+    if number > 0.0 { Ok((number * factor) as usize) } else { Err("more than nothing".to_owned()) }
 }
 
 /// The first lines of a text.
@@ -155,10 +151,23 @@ fn lines(path: &Path, count: usize) -> Result<Vec<String>> {
 }
 
 impl Convert {
+    /// The lines to calibrate on.
+    fn calibration(&self) -> Result<Vec<String>> {
+        let Some(path) = &self.calibrate else { return Ok(Vec::new()) };
+        ensure!(
+            self.fit.is_some() || self.weights.weights == Weights::Int4,
+            "--calibrate: int8 needs no text; it is for --weights int4 and --fit"
+        );
+        let mut found = lines(path, usize::MAX)?;
+        found.retain(|line| !line.trim().is_empty());
+        found.truncate(self.lines);
+        ensure!(!found.is_empty(), "{}: not a line with text to calibrate on", path.display());
+        Ok(found)
+    }
+
     pub fn run(&self) -> Result<()> {
         let checkpoint = open_source(&self.source)?;
-        let calibration = self.calibrate.as_ref().map(|path| lines(path, self.lines)).transpose()?;
-        let calibration = calibration.unwrap_or_default();
+        let calibration = self.calibration()?;
         let (from, licence) = (&self.from, &self.licence);
         let (file, matrices) = match self.fit {
             Some(budget) => {

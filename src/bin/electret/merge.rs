@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+#[cfg(feature = "onnx")]
+use electret::HeadKind;
 use electret::import::{Checkpoint, write_atomically};
 use electret::quantize::{Recipe, peft, quantize_by};
 use electret::{Adapter, Model};
@@ -42,6 +44,10 @@ struct Target {
     #[cfg(feature = "onnx")]
     #[arg(long, value_name = "FILE", conflicts_with = "adapter")]
     onnx: Option<PathBuf>,
+    /// Which head the ONNX file has, where the model has several: detect, fill-mask, classify, ….
+    #[cfg(feature = "onnx")]
+    #[arg(long, value_name = "KIND", requires = "onnx")]
+    head: Option<String>,
     /// Write the adapter alone as peft stores one, to be laid on the folder of the bare model.
     #[arg(long, value_name = "FOLDER", requires = "adapter")]
     peft: Option<PathBuf>,
@@ -72,8 +78,7 @@ impl Merge {
         }
         #[cfg(feature = "onnx")]
         if let Some(path) = &self.target.onnx {
-            let head = model.root().heads.iter().map(|head| head.kind).next();
-            let file = electret::quantize::onnx(&model, head)?;
+            let file = electret::quantize::onnx(&model, self.target.head_of(&model)?)?;
             write_atomically(path, &file).with_context(|| path.display().to_string())?;
             written.push(path);
         }
@@ -89,5 +94,23 @@ impl Merge {
             say!("{}", path.display());
         }
         Ok(())
+    }
+}
+
+#[cfg(feature = "onnx")]
+impl Target {
+    /// The head that was named, or the only one; none where there is none.
+    fn head_of(&self, model: &Model<'_>) -> Result<Option<HeadKind>> {
+        let kinds: Vec<HeadKind> = model.root().heads.iter().map(|head| head.kind).collect();
+        let names = || kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+        match (&self.head, &kinds[..]) {
+            (Some(name), _) => {
+                let found = kinds.iter().find(|kind| kind.name() == name);
+                Ok(Some(*found.with_context(|| format!("--head {name}: the model has {}", names()))?))
+            }
+            (None, []) => Ok(None),
+            (None, [only]) => Ok(Some(*only)),
+            (None, _) => anyhow::bail!("the model has several heads ({}): --head names one", names()),
+        }
     }
 }
