@@ -7,7 +7,7 @@ mod common;
 
 use common::golden::Golden;
 use electret::import::Checkpoint;
-use electret::quantize::{peft, quantize};
+use electret::quantize::{Recipe, matrices, merge, peft, quantize, quantize_by};
 use electret::reference::{Reference, Sequence, cross_entropy};
 use electret::tune::{Settings, Target, Task};
 use electret::weights::strategy::Layout;
@@ -38,7 +38,7 @@ fn with_adapter(
 
 /// Those of a new tuner, each moved a little.
 fn random_parameters(model: Model<'_>, kind: HeadKind, labels: &[&str], layout: Layout) -> Vec<f32> {
-    let plan = TuningPlan::with_blocks(layout, 16, 4, 1);
+    let plan = TuningPlan::with_blocks(layout, 16, 4, 1).for_model(&model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let task = Task { kind, ..Task::classify(labels) };
     let mut tuner =
@@ -52,7 +52,7 @@ fn random_parameters(model: Model<'_>, kind: HeadKind, labels: &[&str], layout: 
 }
 
 fn sequence(model: Model<'_>) -> Sequence {
-    let plan = Plan::inference(model.config(), 16);
+    let plan = Plan::inference(model.config(), 16).for_model(&model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut session = Session::new(model, arena.as_mut_slice(), 16).unwrap();
     let tokens = session.encode(TEXT.into()).unwrap().0;
@@ -71,7 +71,7 @@ fn reference_logits(checkpoint: &Checkpoint, sequence: &Sequence) -> ndarray::Ar
 }
 
 fn device_logits(model: Model<'_>, adapter: Option<Adapter<'_>>, kind: HeadKind) -> Vec<f32> {
-    let plan = Plan::inference(model.config(), 16);
+    let plan = Plan::inference(model.config(), 16).for_model(&model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let session = Session::new(model, arena.as_mut_slice(), 16).unwrap();
     let mut session = session.with_adapter(adapter).unwrap();
@@ -101,7 +101,7 @@ fn merged_weights_answer_as_the_device_does() {
             assert_eq!(merged.heads.len(), 1);
             let device = device_logits(model, Some(adapter), kind);
             let in_f32 = reference_logits(&merged, &sequence(model));
-            let int8 = AlignedBytes::copy_of(&quantize(&merged, "merged", "none").unwrap());
+            let int8 = AlignedBytes::copy_of(&merge(&model, Some(&adapter), "merged", "none").unwrap());
             let baked = device_logits(Model::open(int8.as_slice()).unwrap(), None, kind);
             // A folder gives the same network, with the dense layer that Hugging Face's heads have.
             let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
@@ -120,6 +120,41 @@ fn merged_weights_answer_as_the_device_does() {
             );
             assert!(f32_error < 0.05 && baked_error < 0.05 && folder_error < 1e-4);
         });
+    }
+}
+
+/// Also the rounding of int4, which would not come out the same a second time.
+#[test]
+fn what_an_adapter_leaves_alone_stays_as_it_is() {
+    let checkpoint = Golden::open().checkpoint(Some("seqcls"));
+    for int4 in [Vec::new(), matrices(&checkpoint)] {
+        let recipe = Recipe { int4: int4.into_iter().collect(), ..Recipe::default() };
+        let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "random", "none", &recipe).unwrap());
+        let model = Model::open(file.as_slice()).unwrap();
+        for (strategy, changed) in [("head", 1), ("lora:2:1", 2), ("head+lora:2:2:ko", 5)] {
+            let (kind, labels) = (HeadKind::Classify, ["a", "b", "c"]);
+            let strategy = Strategy::parse(strategy).unwrap();
+            let config = *model.config();
+            let layout = Layout { config, strategy, width: model.head_width(kind), labels: labels.len() };
+            let parameters = random_parameters(model, kind, &labels, layout);
+            let names = Labels::Names(&labels);
+            let adapter =
+                Adapter { base: model.fingerprint(), kind, labels: names, layout, parameters: &parameters };
+            let merged = AlignedBytes::copy_of(&merge(&model, Some(&adapter), "", "").unwrap());
+            let merged = Model::open(merged.as_slice()).unwrap();
+            let pairs = model.linears().zip(merged.linears());
+            let differing = pairs.filter(|(old, new)| {
+                assert_eq!(old.is_int4(), new.is_int4());
+                *old.tiles != *new.tiles || *old.smoothing != *new.smoothing
+            });
+            assert_eq!(differing.count(), changed, "{strategy}");
+        }
+        let again = AlignedBytes::copy_of(&merge(&model, None, "", "").unwrap());
+        let again = Model::open(again.as_slice()).unwrap();
+        assert_eq!(
+            device_logits(again, None, HeadKind::Classify),
+            device_logits(model, None, HeadKind::Classify)
+        );
     }
 }
 

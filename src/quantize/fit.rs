@@ -9,13 +9,14 @@ use std::collections::BTreeSet;
 use ndarray::Array2;
 use serde::Serialize;
 
-use super::{CHECK_SENTENCES, QuantizeError, Quantizer, Recipe, matrices, quantize_by};
+use super::{CHECK_SENTENCES, QuantizeError, Quantizer, Recipe, layer_name, matrices, quantize_by};
 use crate::encoder::{Network, Workspace};
 use crate::import::Checkpoint;
 use crate::reference::{Reference, Sequence};
 use crate::text::{Input, Tokenizer};
 use crate::weights::AlignedBytes;
 use crate::weights::owned::{Linear, Root};
+use crate::weights::strategy::Part;
 use crate::{Model, Plan, kernels};
 
 /// What one matrix in int4 costs and saves.
@@ -111,17 +112,12 @@ fn choose(matrices: &mut [Sensitivity], needed: usize) {
 
 /// A matrix of [`matrices`] by name.
 fn linear<'r>(root: &'r mut Root, name: &str) -> &'r mut Linear {
-    let Some(rest) = name.strip_prefix("electra.encoder.layer.") else { return &mut root.embeddings.words };
-    let (layer, part) = rest.split_once('.').expect("a layer's matrix has a number");
-    let layer = &mut root.layers[layer.parse::<usize>().expect("a layer's number")];
-    match part {
-        "attention.self.query" => &mut layer.query,
-        "attention.self.key" => &mut layer.key,
-        "attention.self.value" => &mut layer.value,
-        "attention.output.dense" => &mut layer.attention_output,
-        "intermediate.dense" => &mut layer.intermediate,
-        _ => &mut layer.output,
+    for (index, layer) in root.layers.iter_mut().enumerate() {
+        if let Some(part) = Part::ALL.into_iter().find(|&part| layer_name(index, part) == name) {
+            return layer.dense_mut(part);
+        }
     }
+    &mut root.embeddings.words
 }
 
 fn bytes(linear: &Linear) -> usize {

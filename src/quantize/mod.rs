@@ -5,6 +5,7 @@ mod calibrate;
 mod dequantize;
 mod fit;
 mod int4;
+mod merge;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod pack;
@@ -15,6 +16,7 @@ mod trie;
 
 pub use dequantize::peft;
 pub use fit::{Fitted, Sensitivity, fit};
+pub use merge::merge;
 #[cfg(feature = "onnx")]
 pub use onnx::onnx;
 pub use report::{Change, HeadReport, LayerReport, Report, SHOWN, cosine, verify};

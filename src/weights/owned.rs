@@ -8,6 +8,7 @@ use rkyv::{Archive, Place, Serialize};
 
 use super::format::{self, Channels, HeadKind, Tile};
 use super::header;
+use super::strategy::Part;
 
 macro_rules! archived_as_itself {
     ($($type:ty),*) => {$(
@@ -179,6 +180,20 @@ impl Linear {
     /// Whether the weights are int4.
     pub fn is_int4(&self) -> bool {
         self.tiles.len() < self.channels.len() * (self.inputs as usize).div_ceil(8)
+    }
+}
+
+impl Layer {
+    /// One of its dense layers.
+    pub fn dense_mut(&mut self, part: Part) -> &mut Linear {
+        match part {
+            Part::Query => &mut self.query,
+            Part::Key => &mut self.key,
+            Part::Value => &mut self.value,
+            Part::AttentionOutput => &mut self.attention_output,
+            Part::Intermediate => &mut self.intermediate,
+            Part::Output => &mut self.output,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 #[cfg(feature = "onnx")]
 use electret::HeadKind;
 use electret::import::{Checkpoint, write_atomically};
-use electret::quantize::{Recipe, peft, quantize_by};
+use electret::quantize::{merge, peft};
 use electret::{Adapter, Model};
 use serde_json::json;
 
@@ -68,7 +68,7 @@ impl Merge {
                 Some(adapter) => format!("{} with {}", provenance.name, adapter.layout.strategy),
                 None => provenance.source.as_str().to_owned(),
             };
-            let file = quantize_by(&merged, &source, &provenance.licence, &Recipe::of_model(&model))?;
+            let file = merge(&model, adapter.as_ref(), &source, &provenance.licence)?;
             write_atomically(path, &file).with_context(|| path.display().to_string())?;
             written.push(path);
         }
