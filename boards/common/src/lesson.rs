@@ -44,7 +44,8 @@ impl Lesson {
         names: &'a [&'a str],
     ) -> Result<Tuner<'a, 'a>, Refusal> {
         let config = running.model.config();
-        let plan = |tokens| TuningPlan::new(config, tokens, self.strategy, names.len()).for_model(&running.model);
+        let plan =
+            |tokens| TuningPlan::new(config, tokens, self.strategy, names.len()).for_model(&running.model);
         let bytes = |tokens| plan(tokens).bytes();
         let tokens = (2..=running.plan.tokens).rev().find(|&tokens| bytes(tokens) <= memory.len());
         let tokens = tokens.unwrap_or(running.plan.tokens);
