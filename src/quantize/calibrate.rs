@@ -21,19 +21,11 @@ pub struct Calibration<'a> {
 }
 
 impl<'a> Calibration<'a> {
-    /// Reads the texts; those that do not fit are truncated, empty ones passed over.
+    /// The sequences before the first layer.
     pub fn new(checkpoint: &'a Checkpoint, texts: &[String]) -> Result<Self, QuantizeError> {
         let reference = Reference(checkpoint);
-        let archive = vocabulary_archive(&checkpoint.pieces, &checkpoint.special, checkpoint.uncased);
-        let tokenizer = Tokenizer::new(access_vocabulary(archive.as_slice())?);
-        let mut tokens = vec![Token::default(); checkpoint.config.max_position_embeddings];
-        let mut sequences = Vec::new();
-        for text in texts {
-            let length = tokenizer.encode(Input { text, pair: None, truncate: true }, &mut tokens)?;
-            if length > 2 {
-                sequences.push(Sequence::of(&tokens[..length]));
-            }
-        }
+        let sequences = tokenised(checkpoint, texts)?;
+        let sequences: Vec<Sequence> = sequences.iter().map(|tokens| Sequence::of(tokens)).collect();
         let states = sequences.iter().map(|sequence| reference.embed(sequence)).collect::<Result<_, _>>()?;
         Ok(Self { reference, sequences, states })
     }
@@ -52,4 +44,19 @@ impl<'a> Calibration<'a> {
         }
         Ok(moments)
     }
+}
+
+/// The texts as tokens; those that do not fit are truncated, empty ones passed over.
+pub fn tokenised(checkpoint: &Checkpoint, texts: &[String]) -> Result<Vec<Vec<Token>>, QuantizeError> {
+    let archive = vocabulary_archive(&checkpoint.pieces, &checkpoint.special, checkpoint.uncased);
+    let tokenizer = Tokenizer::new(access_vocabulary(archive.as_slice())?);
+    let mut tokens = vec![Token::default(); checkpoint.config.max_position_embeddings];
+    let mut sequences = Vec::new();
+    for text in texts {
+        let length = tokenizer.encode(Input { text, pair: None, truncate: true }, &mut tokens)?;
+        if length > 2 {
+            sequences.push(tokens[..length].to_vec());
+        }
+    }
+    Ok(sequences)
 }

@@ -9,11 +9,12 @@ use std::collections::BTreeSet;
 use ndarray::Array2;
 use serde::Serialize;
 
+use super::calibrate::tokenised;
 use super::{CHECK_SENTENCES, QuantizeError, Quantizer, Recipe, layer_name, matrices, quantize_by};
 use crate::encoder::{Network, Workspace};
 use crate::import::Checkpoint;
 use crate::reference::{Reference, Sequence};
-use crate::text::{Input, Tokenizer};
+use crate::text::Token;
 use crate::weights::AlignedBytes;
 use crate::weights::owned::{Linear, Root};
 use crate::weights::strategy::Part;
@@ -64,7 +65,7 @@ pub fn fit(
     let mut int8 = Quantizer::new(checkpoint, &recipe(BTreeSet::new())).root(source, licence)?;
     let mut int4 =
         Quantizer::new(checkpoint, &recipe(names.iter().cloned().collect())).root(source, licence)?;
-    let yardstick = Yardstick::new(checkpoint, &int8, &texts)?;
+    let yardstick = Yardstick::new(checkpoint, &texts)?;
     let int8_error = yardstick.relative_error(&int8)?;
     let mut found = Vec::new();
     for name in &names {
@@ -124,26 +125,19 @@ fn bytes(linear: &Linear) -> usize {
     size_of_val(linear.tiles.as_slice())
 }
 
-/// Sentences with the reference's last hidden states.
+/// Sequences with the reference's last hidden states.
 struct Yardstick {
-    sentences: Vec<(String, Array2<f32>)>,
+    sequences: Vec<(Vec<Token>, Array2<f32>)>,
 }
 
 impl Yardstick {
-    fn new(checkpoint: &Checkpoint, root: &Root, texts: &[String]) -> Result<Self, QuantizeError> {
-        let file = AlignedBytes::copy_of(&root.to_file());
-        let model = Model::open(file.as_slice())?;
-        let mut tokens = vec![Default::default(); model.config().max_position_embeddings];
-        let mut sentences = Vec::new();
-        for text in texts {
-            let input = Input { text, pair: None, truncate: true };
-            let length = Tokenizer::new(&model.root().vocabulary).encode(input, &mut tokens)?;
-            if length > 2 {
-                let states = Reference(checkpoint).hidden_states(&Sequence::of(&tokens[..length]))?;
-                sentences.extend(states.into_iter().next_back().map(|last| (text.clone(), last)));
-            }
+    fn new(checkpoint: &Checkpoint, texts: &[String]) -> Result<Self, QuantizeError> {
+        let mut sequences = Vec::new();
+        for tokens in tokenised(checkpoint, texts)? {
+            let states = Reference(checkpoint).hidden_states(&Sequence::of(&tokens))?;
+            sequences.extend(states.into_iter().next_back().map(|last| (tokens, last)));
         }
-        Ok(Self { sentences })
+        Ok(Self { sequences })
     }
 
     /// √(Σ (ours − reference)² / Σ reference²).
@@ -153,11 +147,10 @@ impl Yardstick {
         let plan = Plan::inference(model.config(), model.config().max_position_embeddings).for_model(&model);
         let mut arena = AlignedBytes::zeroed(plan.bytes());
         let (mut error, mut all) = (0.0, 0.0);
-        for (text, expected) in &self.sentences {
+        for (tokens, expected) in &self.sequences {
             let mut workspace = Workspace::carve(arena.as_mut_slice(), &plan)?;
-            let input = Input { text, pair: None, truncate: true };
-            let length = Tokenizer::new(&model.root().vocabulary).encode(input, workspace.tokens)?;
-            Network::new(model, kernels::best()).encode(&mut workspace, length)?;
+            workspace.tokens[..tokens.len()].copy_from_slice(tokens);
+            Network::new(model, kernels::best()).encode(&mut workspace, tokens.len())?;
             for (&expected, &ours) in expected.iter().zip(&*workspace.residual) {
                 error += f64::from(expected - ours).powi(2);
                 all += f64::from(expected).powi(2);

@@ -7,6 +7,7 @@
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
+use crate::kernels::lanes::ROUND;
 use crate::weights::format::{INT4_GROUP, INT4_MULTIPLIERS};
 
 /// q of every weight with what it is multiplied by.
@@ -91,8 +92,6 @@ impl Int4Matrix {
 
 /// The q of a weight, as a number.
 fn nearest(weight: f32, step: f32) -> f32 {
-    /// 1.5 · 2²³: what is added to it is rounded to the nearest integer.
-    const ROUND: f32 = 12_582_912.0;
     if step == 0.0 { 0.0 } else { (weight / step).clamp(-8.0, 7.0) + ROUND - ROUND }
 }
 

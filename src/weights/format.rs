@@ -96,6 +96,11 @@ pub const fn int4_tiles(depth: usize) -> usize {
     multiplier_tiles(depth) + depth.div_ceil(2)
 }
 
+/// Whether a matrix of so many blocks of 16 channels, `depth` blocks of 8 inputs deep, is int4: then it has fewer tiles.
+pub const fn is_int4(tiles: usize, blocks: usize, depth: usize) -> bool {
+    tiles < blocks * depth
+}
+
 /// LayerNorm's two vectors.
 #[derive(Portable, CheckBytes, Debug)]
 #[bytecheck(crate = rkyv::bytecheck)]

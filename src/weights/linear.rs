@@ -6,7 +6,7 @@ use rkyv::rend::f32_le;
 use rkyv::vec::ArchivedVec;
 
 use super::Tile;
-use super::format::{INT4_GROUP, INT4_MULTIPLIERS, Linear, Norm, int4_tiles, multiplier_tiles};
+use super::format::{INT4_GROUP, INT4_MULTIPLIERS, Linear, Norm, int4_tiles, is_int4, multiplier_tiles};
 use crate::kernels::LayerNorm;
 use crate::rows::Rows;
 
@@ -28,7 +28,7 @@ impl Linear {
 
     /// Whether the weights are int4.
     pub fn is_int4(&self) -> bool {
-        self.tiles.len() < self.channels.len() * self.depth()
+        is_int4(self.tiles.len(), self.channels.len(), self.depth())
     }
 
     /// Whether there are as many tiles as one of the two packings has, and no multiplier is too large.

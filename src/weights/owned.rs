@@ -179,7 +179,7 @@ pub struct Root {
 impl Linear {
     /// Whether the weights are int4.
     pub fn is_int4(&self) -> bool {
-        self.tiles.len() < self.channels.len() * (self.inputs as usize).div_ceil(8)
+        format::is_int4(self.tiles.len(), self.channels.len(), (self.inputs as usize).div_ceil(8))
     }
 }
 

@@ -21,7 +21,7 @@ pub const LANES: usize = 16;
 
 /// 1.5 · 2²³: adding it rounds an f32 of magnitude below 2²² to the nearest integer, ties to even,
 /// and leaves that integer in the low bits.
-const ROUND: f32 = 12_582_912.0;
+pub const ROUND: f32 = 12_582_912.0;
 
 /// One f32, or several in registers: what the polynomials are written over.
 pub trait Number: Copy {
