@@ -14,7 +14,8 @@ use crc::{CRC_32_ISCSI, Crc, Digest, Table};
 
 use crate::Error;
 
-/// The newest format of a model that this build reads. It writes the oldest that can hold one: 1, or [`INT4_FORMAT`].
+/// The newest format of a model that this build reads. It writes the oldest that can hold one: 1, or 2
+/// with int4 weights.
 pub const FORMAT_VERSION: u32 = INT4_FORMAT;
 
 /// Format of a model with int4 weights: the same archive with other tiles ([`Linear`](super::format::Linear)).
