@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::golden::Golden;
 use electret::import::{Checkpoint, Tensors, read_vocabulary};
-use electret::quantize::{Recipe, matrices, quantize, quantize_by};
+use electret::quantize::{Recipe, quantize, quantize_by};
 use electret::weights::{AlignedBytes, FileKind, Header};
 use electret::{Error, Model, Plan, Session};
 
@@ -85,7 +85,7 @@ fn hostile_offsets_and_lengths() {
 fn int4_model() -> AlignedBytes {
     let shipped = common::shipped_model();
     let checkpoint = Checkpoint::of_model(&Model::open(shipped.as_slice()).unwrap(), None);
-    let recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+    let recipe = Recipe::all_int4(&checkpoint);
     AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap())
 }
 

@@ -17,7 +17,7 @@ use electret::board::{Answers, BOARDS, Board, Client, Emulator, Failure, Firmwar
 use electret::evaluate::{LabelNames, Labelled};
 use electret::import::Checkpoint;
 use electret::link::{Answer, Command, Install, checksum};
-use electret::quantize::{Recipe, matrices, quantize, quantize_by};
+use electret::quantize::{Recipe, quantize, quantize_by};
 use electret::tune::Target;
 use electret::weights::AlignedBytes;
 use electret::{HeadKind, Model, Plan, Session};
@@ -84,7 +84,7 @@ fn active(client: &mut Client) -> Option<u8> {
 fn every_emulated_board_gives_the_bits_of_this_computer() {
     let int8 = AlignedBytes::copy_of(MODEL);
     let checkpoint = Checkpoint::of_model(&Model::open(int8.as_slice()).unwrap(), None);
-    let recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+    let recipe = Recipe::all_int4(&checkpoint);
     let int4 = AlignedBytes::copy_of(&quantize_by(&checkpoint, "electret-tiny", "none", &recipe).unwrap());
     for board in BOARDS {
         let Some((firmware, folder)) = firmware(board, board.name, None) else { continue };

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use common::golden::Golden;
 use electret::import::Checkpoint;
 use electret::kernels;
-use electret::quantize::{Recipe, matrices, quantize, quantize_by, self_test, verify};
+use electret::quantize::{Recipe, quantize, quantize_by, self_test, verify};
 #[cfg(feature = "parallel")]
 use electret::tasks::Batch;
 use electret::text::Input;
@@ -199,7 +199,7 @@ fn int4_gives_the_same_bits_on_every_kernel_set_and_block_size() {
             ..TINY
         };
         let checkpoint = Checkpoint::random("int4", config, 3);
-        let mut recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+        let mut recipe = Recipe::all_int4(&checkpoint);
         recipe.int4.remove("electra.encoder.layer.1.attention.self.key");
         let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap());
         let model = Model::open(file.as_slice()).unwrap();
@@ -218,7 +218,7 @@ fn int4_gives_the_same_bits_on_every_kernel_set_and_block_size() {
 #[test]
 fn int4_needs_the_plan_for_the_model() {
     let checkpoint = Checkpoint::random("int4", TINY, 3);
-    let recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+    let recipe = Recipe::all_int4(&checkpoint);
     let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap());
     let model = Model::open(file.as_slice()).unwrap();
     assert_eq!(

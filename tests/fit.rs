@@ -2,7 +2,7 @@
 #![cfg(feature = "convert")]
 
 use electret::import::Checkpoint;
-use electret::quantize::{Recipe, fit, matrices, quantize, quantize_by};
+use electret::quantize::{Recipe, fit, quantize, quantize_by};
 use electret::weights::AlignedBytes;
 use electret::{Model, TINY};
 
@@ -10,7 +10,7 @@ use electret::{Model, TINY};
 fn a_model_is_made_to_fit() {
     let checkpoint = Checkpoint::random("fit", TINY, 3);
     let int8 = quantize(&checkpoint, "", "").unwrap().len();
-    let all = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+    let all = Recipe::all_int4(&checkpoint);
     let int4 = quantize_by(&checkpoint, "", "", &all).unwrap().len();
     println!("int4 {int4}, int8 {int8} bytes");
     assert!(int4 * 100 <= int8 * 62);
@@ -36,7 +36,7 @@ fn a_model_is_made_to_fit() {
 #[test]
 fn a_model_says_what_of_it_is_int4() {
     let checkpoint = Checkpoint::random("fit", TINY, 3);
-    let mut recipe = Recipe { int4: matrices(&checkpoint).into_iter().collect(), ..Recipe::default() };
+    let mut recipe = Recipe::all_int4(&checkpoint);
     recipe.int4.remove("electra.encoder.layer.3.output.dense");
     for recipe in [Recipe::default(), recipe] {
         let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap());

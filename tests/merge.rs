@@ -7,7 +7,7 @@ mod common;
 
 use common::golden::Golden;
 use electret::import::Checkpoint;
-use electret::quantize::{Recipe, matrices, merge, peft, quantize, quantize_by};
+use electret::quantize::{Recipe, merge, peft, quantize, quantize_by};
 use electret::reference::{Reference, Sequence, cross_entropy};
 use electret::tune::{Settings, Target, Task};
 use electret::weights::strategy::Layout;
@@ -127,8 +127,7 @@ fn merged_weights_answer_as_the_device_does() {
 #[test]
 fn what_an_adapter_leaves_alone_stays_as_it_is() {
     let checkpoint = Golden::open().checkpoint(Some("seqcls"));
-    for int4 in [Vec::new(), matrices(&checkpoint)] {
-        let recipe = Recipe { int4: int4.into_iter().collect(), ..Recipe::default() };
+    for recipe in [Recipe::default(), Recipe::all_int4(&checkpoint)] {
         let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "random", "none", &recipe).unwrap());
         let model = Model::open(file.as_slice()).unwrap();
         for (strategy, changed) in [("head", 1), ("lora:2:1", 2), ("head+lora:2:2:ko", 5)] {

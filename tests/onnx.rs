@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::golden::Golden;
 use electret::import::{Checkpoint, ImportError};
-use electret::quantize::{Recipe, matrices, onnx, quantize_by};
+use electret::quantize::{Recipe, onnx, quantize_by};
 use electret::reference::{Reference, Sequence};
 use electret::weights::AlignedBytes;
 use electret::{HeadKind, Model};
@@ -57,8 +57,7 @@ fn a_quantised_model_goes_to_onnx_and_comes_back() {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("to-onnx-{head}"));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("vocab.txt"), checkpoint.pieces.join("\n")).unwrap();
-        for int4 in [Vec::new(), matrices(&checkpoint)] {
-            let recipe = Recipe { int4: int4.into_iter().collect(), ..Recipe::default() };
+        for recipe in [Recipe::default(), Recipe::all_int4(&checkpoint)] {
             let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap());
             let model = Model::open(file.as_slice()).unwrap();
             std::fs::write(folder.join("model.onnx"), onnx(&model, Some(kind)).unwrap()).unwrap();

@@ -13,7 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 use common::golden::Golden;
 use electret::encoder::{Network, Workspace};
 use electret::kernels::{self, KernelSet};
-use electret::quantize::{Recipe, matrices, quantize_by};
+use electret::quantize::{Recipe, quantize_by};
 use electret::text::{Input, Token};
 use electret::tune::{Settings, Target, Task};
 use electret::weights::format::{Layer, Linear, Norm};
@@ -307,8 +307,7 @@ fn cases() -> Vec<Case> {
 /// `false` if device and oracle round a value to different sides there, which their losses tell.
 fn check(case: &Case, strategy: Strategy, seed: u32) -> Option<bool> {
     let golden = Golden::open().checkpoint(Some(case.model));
-    let int4 = if case.int4 { matrices(&golden).into_iter().collect() } else { Default::default() };
-    let recipe = Recipe { int4, ..Recipe::default() };
+    let recipe = if case.int4 { Recipe::all_int4(&golden) } else { Recipe::default() };
     let file = AlignedBytes::copy_of(&quantize_by(&golden, "random", "none", &recipe).unwrap());
     let model = Model::open(file.as_slice()).unwrap();
     assert_eq!(model.is_int4(), case.int4);

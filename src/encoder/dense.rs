@@ -1,5 +1,5 @@
-//! A dense layer in both directions: y = W·x + b through tiles of int8, or of int4 once unpacked, with what an adapter adds to it; and
-//! back, dx = Wᵀ·dy through the same tiles, transposed as they are read.
+//! A dense layer in both directions: y = W·x + b through tiles of int8, or of int4 once unpacked, with what an
+//! adapter adds to it; and back, dx = Wᵀ·dy through the same tiles, transposed as they are read.
 //!
 //! Forward, a row of activations is quantised to 8 bits. Backward, gradients keep 16: a row goes in as two
 //! rows of int8, what 8 bits say and what they leave over. Rounding an activation counts as the identity in

@@ -25,23 +25,17 @@ pub fn first_difference(
                 _ => 20,
             }),
         };
+        let matmul = |precision: &str| {
+            let Shape { rows, width, depth } = shape;
+            Some(format!("matmul of {rows} × {} with {width} channels{precision}", depth * 8))
+        };
         let product = Product::new(&shape, case, &mut random);
         if product.bits(set) != product.bits(specification) {
-            return Some(format!(
-                "matmul of {} × {} with {} channels",
-                shape.rows,
-                shape.depth * 8,
-                shape.width
-            ));
+            return matmul("");
         }
         let int4 = Int4Product::new(product, specification, &mut random);
         if int4.bits(set) != int4.bits(specification) {
-            return Some(format!(
-                "matmul of {} × {} with {} channels in int4",
-                shape.rows,
-                shape.depth * 8,
-                shape.width
-            ));
+            return matmul(" in int4");
         }
         let values = values(1 + random.below(300), case, &mut random);
         let differing = PRIMITIVES

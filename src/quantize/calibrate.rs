@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use ndarray::Array2;
 
+use super::dequantize::layer_name;
 use super::{QuantizeError, vocabulary_archive};
 use crate::import::Checkpoint;
 use crate::reference::{Reference, Sequence};
 use crate::text::{Input, Token, Tokenizer};
 use crate::weights::access_vocabulary;
+use crate::weights::strategy::Part;
 
 /// Σ x·xᵀ over the inputs x of dense layers `[inputs, inputs]`, by the layers' names.
 pub type Moments = BTreeMap<String, Array2<f32>>;
@@ -34,13 +36,15 @@ impl<'a> Calibration<'a> {
     pub fn layer(&mut self, layer: usize) -> Result<Moments, QuantizeError> {
         let mut moments = Moments::new();
         for (state, sequence) in self.states.iter_mut().zip(&self.sequences) {
-            *state = self.reference.layer(layer, state, sequence, &mut |name, x| {
+            *state = self.reference.layer(layer, state, sequence, &mut |part, x| {
                 let product = x.t().dot(&x);
-                match moments.get_mut(name) {
-                    Some(sum) => *sum += &product,
-                    None => drop(moments.insert(name.to_owned(), product)),
-                }
+                let name = format!("electra.encoder.layer.{layer}.{part}");
+                moments.entry(name).and_modify(|sum| *sum += &product).or_insert(product);
             })?;
+        }
+        if let Some(read) = moments.get(&layer_name(layer, Part::Query)).cloned() {
+            moments.insert(layer_name(layer, Part::Key), read.clone());
+            moments.insert(layer_name(layer, Part::Value), read);
         }
         Ok(moments)
     }

@@ -92,6 +92,11 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// All in int4 that may be.
+    pub fn all_int4(checkpoint: &Checkpoint) -> Self {
+        Self { int4: matrices(checkpoint).into_iter().collect(), calibration: Vec::new() }
+    }
+
     /// What is int4 in a model that is there.
     pub fn of_model(model: &Model<'_>) -> Self {
         let layers = model.root().layers.iter().enumerate().flat_map(|(index, layer)| {

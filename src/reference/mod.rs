@@ -72,7 +72,8 @@ impl Reference<'_> {
         }
     }
 
-    /// One transformer layer; `observe` is shown what goes into each of its dense layers, by name.
+    /// One transformer layer; `observe` is shown what goes into its dense layers, by their names in the layer: into
+    /// query, key and value the same, under the query's.
     pub(crate) fn layer(
         &self,
         layer: usize,
@@ -82,18 +83,20 @@ impl Reference<'_> {
     ) -> Result<Array2<f32>, ImportError> {
         let name = format!("electra.encoder.layer.{layer}");
         let (hidden, inner) = (self.0.config.hidden_size, self.0.config.intermediate_size);
-        let mut linear = |part: &str, x: ArrayView2<'_, f32>, outputs: usize| {
-            let name = format!("{name}.{part}");
-            observe(&name, x);
-            self.linear(&name, x, outputs)
+        let linear = |part: &str, x: ArrayView2<'_, f32>, outputs: usize| {
+            self.linear(&format!("{name}.{part}"), x, outputs)
         };
+        observe("attention.self.query", x.view());
         let query = linear("attention.self.query", x.view(), hidden)?;
         let key = linear("attention.self.key", x.view(), hidden)?;
         let value = linear("attention.self.value", x.view(), hidden)?;
         let attended = self.attention([query, key, value], sequence);
+        observe("attention.output.dense", attended.view());
         let mut x = x + &linear("attention.output.dense", attended.view(), hidden)?;
         self.layer_norm(&format!("{name}.attention.output.LayerNorm"), &mut x)?;
+        observe("intermediate.dense", x.view());
         let y = linear("intermediate.dense", x.view(), inner)?.mapv_into(gelu);
+        observe("output.dense", y.view());
         let mut x = x + linear("output.dense", y.view(), hidden)?;
         self.layer_norm(&format!("{name}.output.LayerNorm"), &mut x)?;
         Ok(x)

@@ -47,6 +47,7 @@ pub struct Model<'m> {
     config: ElectraConfig,
     bytes: usize,
     payload_crc: u32,
+    is_int4: bool,
 }
 
 impl<'m> Model<'m> {
@@ -65,7 +66,9 @@ impl<'m> Model<'m> {
         let root = rkyv::api::low::access::<Root, Failure>(payload).map_err(|_| Error::InvalidArchive)?;
         let config = checked_config(root)?;
         check_parts(root, &config)?;
-        Ok(Self { root, config, bytes: HEADER_BYTES + payload.len(), payload_crc: header.payload_crc })
+        let (bytes, payload_crc) = (HEADER_BYTES + payload.len(), header.payload_crc);
+        let model = Self { root, config, bytes, payload_crc, is_int4: false };
+        Ok(Self { is_int4: model.linears().any(Linear::is_int4), ..model })
     }
 
     /// Reads a file from a stream into `buffer`, which starts at a multiple of 64 bytes, and opens
@@ -109,7 +112,7 @@ impl<'m> Model<'m> {
 
     /// Whether any of its weights are int4, for which a session needs [`Plan::for_model`](crate::Plan::for_model).
     pub fn is_int4(&self) -> bool {
-        self.linears().any(Linear::is_int4)
+        self.is_int4
     }
 
     /// Bytes of the file, header included.

@@ -1,13 +1,12 @@
 //! Hugging Face folder or ONNX → `.electret`, and the proof that nothing was lost.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use electret::Model;
 use electret::import::{Checkpoint, write_atomically};
-use electret::quantize::{Fitted, Recipe, Sensitivity, fit, matrices, quantize_by, verify};
+use electret::quantize::{Fitted, Recipe, Sensitivity, fit, quantize_by, verify};
 use serde_json::json;
 
 use super::{ModelFile, Output};
@@ -64,11 +63,11 @@ pub enum Weights {
 impl Weights {
     /// The recipe for all of a checkpoint.
     pub fn recipe(self, checkpoint: &Checkpoint, calibration: Vec<String>) -> Recipe {
-        let int4 = match self {
-            Self::Int8 => BTreeSet::new(),
-            Self::Int4 => matrices(checkpoint).into_iter().collect(),
+        let recipe = match self {
+            Self::Int8 => Recipe::default(),
+            Self::Int4 => Recipe::all_int4(checkpoint),
         };
-        Recipe { int4, calibration }
+        Recipe { calibration, ..recipe }
     }
 }
 

@@ -59,7 +59,6 @@ impl Merge {
         let model = Model::open(bytes.as_slice())?;
         let file = self.adapter.bytes()?;
         let adapter = file.as_ref().map(|file| Adapter::open(file.as_slice(), &model)).transpose()?;
-        let merged = Checkpoint::of_model(&model, adapter.as_ref());
         let Target { out, folder, peft: peft_folder, .. } = &self.target;
         let mut written = Vec::new();
         if let Some(path) = out {
@@ -73,6 +72,7 @@ impl Merge {
             written.push(path);
         }
         if let Some(folder) = folder {
+            let merged = Checkpoint::of_model(&model, adapter.as_ref());
             merged.with_dense_heads()?.write(folder)?;
             written.push(folder);
         }
