@@ -55,7 +55,9 @@
 //! | `board` | `electret board`: builds, runs and talks to the boards of `boards/` | yes |
 //! | `train` | `train`: corpus, pre-training and fine-tuning on Burn's CPU backend | yes |
 //! | `tch` | `--device tch`: libtorch | yes |
+//! | `cuda` | `--device cuda`: Burn's own CUDA kernels; with it `fusion` | yes |
 //! | `wgpu` | `--device wgpu`: Vulkan, Metal or DirectX | yes |
+//! | `fusion` | kernels of `cuda` and `wgpu` fused and tuned at run time | yes |
 //! | `mpi` | `pretrain` over MPI's ranks | yes |
 //!
 //! # What you may rely on

@@ -4,18 +4,19 @@
 
 mod common;
 
-use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
 use common::golden::Golden;
 use electret::HeadKind;
+use electret::import::Tensors;
+use electret::train::kernels::Differentiable;
 use electret::train::model::{Batch, Embeddings, Network};
 use electret::train::objective::{binary_cross_entropy, cross_entropy, ids, vector};
-use electret::train::optimizer::{gradients, scalar};
+use electret::train::optimizer::scalar;
 use electret::train::weights::Weights;
 
 /// Runs a head's loss over the golden batch and compares the loss and every gradient, which may be `tolerance` of its
 /// own length from PyTorch's.
-fn check<B: AutodiffBackend>(head: &str, tolerance: f32, loss: Loss<B>) {
+fn check<B: Differentiable>(head: &str, tolerance: f32, loss: Loss<B>) {
     let golden = Golden::open();
     let device = B::Device::default();
     let weights = Weights::<B>::from_tensors(&golden.weights(Some(head)), &device).unwrap().require_grad();
@@ -45,7 +46,7 @@ fn check<B: AutodiffBackend>(head: &str, tolerance: f32, loss: Loss<B>) {
     let loss = loss(&network, states.last().unwrap().clone(), &batch, &golden);
     golden.assert_loss(head, scalar(loss.clone()).into());
 
-    let found = gradients(&weights, &loss.backward()).to_tensors().unwrap();
+    let found = gradients(&weights, &loss.backward());
     let expected = golden.expected_under(&format!("{head}.grad."));
     let own = format!("{head}.");
     let mut compared = 0;
@@ -71,6 +72,17 @@ fn check<B: AutodiffBackend>(head: &str, tolerance: f32, loss: Loss<B>) {
     assert!(compared >= 39, "{head}: {compared} gradients compared");
 }
 
+/// The gradients of all weights that took part in a loss.
+fn gradients<B: Differentiable>(weights: &Weights<B>, found: &B::Gradients) -> Tensors {
+    let matrices = weights.matrices.iter();
+    let vectors = weights.vectors.iter();
+    let gradients = Weights::<B::InnerBackend> {
+        matrices: matrices.filter_map(|(n, t)| Some((n.clone(), t.grad(found)?))).collect(),
+        vectors: vectors.filter_map(|(n, t)| Some((n.clone(), t.grad(found)?))).collect(),
+    };
+    gradients.to_tensors().unwrap()
+}
+
 /// A head's loss from the last hidden states `[3 · 12, hidden]`.
 type Loss<B> = fn(&Network<'_, B>, Tensor<B, 2>, &Batch<B>, &Golden) -> Tensor<B, 1>;
 
@@ -79,7 +91,7 @@ fn classes(golden: &Golden, name: &str) -> (Vec<i32>, Vec<i32>) {
     targets.filter_map(|(row, target)| Some((row as i32, target? as i32))).unzip()
 }
 
-fn replaced_token_detection<B: AutodiffBackend>(tolerance: f32) {
+fn replaced_token_detection<B: Differentiable>(tolerance: f32) {
     check::<B>("pretraining", tolerance, |network, hidden, _, golden| {
         let device = hidden.device();
         let labels = golden.input("labels.rtd").iter().map(|&label| label as f32).collect();
@@ -90,7 +102,7 @@ fn replaced_token_detection<B: AutodiffBackend>(tolerance: f32) {
     });
 }
 
-fn masked_language_model<B: AutodiffBackend>(tolerance: f32) {
+fn masked_language_model<B: Differentiable>(tolerance: f32) {
     check::<B>("mlm", tolerance, |network, hidden, _, golden| {
         let device = hidden.device();
         let (rows, targets) = classes(golden, "labels.mlm");
@@ -99,7 +111,7 @@ fn masked_language_model<B: AutodiffBackend>(tolerance: f32) {
     });
 }
 
-fn sequence_classification<B: AutodiffBackend>(tolerance: f32) {
+fn sequence_classification<B: Differentiable>(tolerance: f32) {
     check::<B>("seqcls", tolerance, |network, hidden, batch, golden| {
         let device = hidden.device();
         let (_, targets) = classes(golden, "labels.cls");
@@ -107,7 +119,7 @@ fn sequence_classification<B: AutodiffBackend>(tolerance: f32) {
     });
 }
 
-fn token_classification<B: AutodiffBackend>(tolerance: f32) {
+fn token_classification<B: Differentiable>(tolerance: f32) {
     check::<B>("tokcls", tolerance, |network, hidden, batch, golden| {
         let device = hidden.device();
         let (rows, targets) = classes(golden, "labels.tok");
@@ -116,7 +128,7 @@ fn token_classification<B: AutodiffBackend>(tolerance: f32) {
     });
 }
 
-fn question_answering<B: AutodiffBackend>(tolerance: f32) {
+fn question_answering<B: Differentiable>(tolerance: f32) {
     check::<B>("qa", tolerance, |network, hidden, batch, golden| {
         let device = hidden.device();
         let logits = network.task_head(HeadKind::Answer, hidden, batch);

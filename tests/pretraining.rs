@@ -19,6 +19,7 @@ use electret::train::checkpoint::newest_weights;
 use electret::train::corpus::{BuildOptions, Corpus, build};
 use electret::train::curve::{COLUMNS, rows};
 use electret::train::export::{Which, export};
+use electret::train::learner::Precision;
 use electret::train::objective::Kind;
 use electret::train::optimizer::Adam;
 use electret::train::ranks::Alone;
@@ -187,6 +188,30 @@ fn a_batch_in_parts_has_the_gradient_of_the_whole() {
             assert!((a - b).abs() <= 2e-4 * a.abs(), "step {}: {name} {a} and {b}", whole.step);
         }
     }
+}
+
+/// Products in bf16 move a loss by their rounding and no more; what is kept stays f32.
+#[test]
+fn bf16_has_the_losses_of_f32_to_its_rounding() {
+    let corpus = corpus("bf16-corpus");
+    let losses = |precision| {
+        let out = folder("bf16-run");
+        let run = Run { dropout: 0.0, precision, ..run(Kind::Mlm) };
+        train(&run, &corpus, &out, None).unwrap();
+        (rows(&out).unwrap(), newest_weights(&out).unwrap().1)
+    };
+    let (full, _) = losses(Precision::F32);
+    let (low, weights) = losses(Precision::Bf16);
+    for (full, low) in full.iter().zip(&low) {
+        let (full, low, step) = (full.values[0], low.values[0], full.step);
+        assert!(
+            full != low && (full - low).abs() <= 2e-3 * full,
+            "step {step}: {full} in f32, {low} in bf16"
+        );
+    }
+    let query = "electra.encoder.layer.0.attention.self.query.weight";
+    let (_, query) = weights.iter().find(|(name, _)| *name == query).unwrap();
+    assert!(query.iter().any(|&value| half::bf16::from_f32(value).to_f32() != value));
 }
 
 /// A hundred steps, with all that was drawn for them, for `tests/pytorch/pretraining.py` to do again.

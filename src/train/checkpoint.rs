@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::Backend;
 
 use super::optimizer::Moments;
 use super::weights::Weights;
@@ -17,16 +17,16 @@ const KEPT: usize = 2;
 /// All state of a run after `step` steps. Random draws depend on the seed and the step alone, so
 /// there is no generator state to keep.
 #[derive(Debug)]
-pub struct Checkpoint<B: AutodiffBackend> {
+pub struct Checkpoint<B: Backend> {
     /// Steps done.
     pub step: usize,
     /// Both networks.
     pub weights: Weights<B>,
     /// The optimiser's.
-    pub moments: Moments<B::InnerBackend>,
+    pub moments: Moments<B>,
 }
 
-impl<B: AutodiffBackend> Checkpoint<B> {
+impl<B: Backend> Checkpoint<B> {
     /// Writes the checkpoint into the run's folder and removes those beyond the newest two.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let mut all = Tensors::default();
@@ -63,7 +63,7 @@ impl<B: AutodiffBackend> Checkpoint<B> {
         let weights = without_moments(all.clone());
         Ok(Some(Self {
             step,
-            weights: Weights::from_tensors(&weights, device)?.require_grad(),
+            weights: Weights::from_tensors(&weights, device)?,
             moments: Moments {
                 first: Weights::from_tensors(&part("adam.first."), device)?,
                 second: Weights::from_tensors(&part("adam.second."), device)?,

@@ -5,16 +5,16 @@
 //! learned is what a device will see. Of several seeds the one that is best on the dev file is kept.
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::{
-    Int, Tensor, TensorData,
-    backend::{AutodiffBackend, Backend},
-};
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::checkpoint::Checkpoint as State;
+use super::kernels::{Differentiable, Kernels};
+use super::learner::{Learner, Precision};
 use super::model::{Batch, Embeddings, Network};
 use super::objective::{cross_entropy, ids, vector};
-use super::optimizer::{Adam, Moments, gradients, scalar};
+use super::optimizer::{Adam, Moments, scalar};
 use super::start::fresh_head;
 use super::weights::Weights;
 use crate::evaluate::{Labelled, Metric, Reader, TextReader, score};
@@ -97,7 +97,7 @@ pub struct Finetuned {
 ///
 /// # Errors
 /// Settings out of range, a file without a usable example, a loss that is no longer finite.
-pub fn finetune<B: AutodiffBackend>(
+pub fn finetune<B: Differentiable>(
     start: &Checkpoint,
     train: &Labelled,
     dev: Option<&Labelled>,
@@ -116,25 +116,27 @@ pub fn finetune<B: AutodiffBackend>(
         left_out: train.examples.len() - lessons.len(),
         checkpoint: with_fresh_head(start, train, seed),
     };
-    let mut weights = Weights::<B>::from_tensors(&found.checkpoint.tensors, device)?.require_grad();
-    let mut moments = Moments::default();
-    let mut step = 0;
+    let begun = State {
+        step: 0,
+        weights: Weights::from_tensors(&found.checkpoint.tensors, device)?,
+        moments: Moments::default(),
+    };
+    let (decay, layers) = (recipe.layer_decay, start.config.num_hidden_layers);
+    let rate = Box::new(move |name: &str| decay.powi(below_head(name, layers)));
+    let mut learner = Learner::<B>::new(begun, Precision::F32, Some(rate));
     for epoch in 1..=recipe.epochs {
         let bar = ProgressBar::new(lessons.len() as u64);
         bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}, {per_sec}, {eta} left")?);
         let mut losses: Option<Tensor<B::InnerBackend, 1>> = None;
         let order = epoch_order(lessons.len(), seed ^ (epoch as u64) << 32);
         for chosen in order.chunks(recipe.batch_size) {
-            B::seed(device, seed ^ (step as u64) << 20);
+            B::seed(device, seed ^ (learner.step() as u64) << 20);
             let batch: Vec<&Lesson> = chosen.iter().map(|&index| &lessons[index]).collect();
-            let network = network(&weights, &start.config, recipe.dropout);
+            let network = network(learner.weights(), &start.config, recipe.dropout);
             let loss = loss(&network, train.kind, &batch, device);
-            let own = gradients(&weights, &loss.backward());
-            step += 1;
-            let rate = adam.rate(step, steps);
-            adam.update(step, &mut weights, &mut moments, own, |name| {
-                rate * recipe.layer_decay.powi(below_head(name, start.config.num_hidden_layers))
-            });
+            let own = learner.gradients(&loss.backward());
+            let rate = adam.rate(learner.step() + 1, steps);
+            learner.update(&adam, own, rate);
             let weighted = loss.inner() * chosen.len() as f64;
             losses = Some(losses.map_or_else(|| weighted.clone(), |sum| sum + weighted.clone()));
             bar.inc(chosen.len() as u64);
@@ -145,13 +147,13 @@ pub fn finetune<B: AutodiffBackend>(
         found.losses.push(loss);
         let mut said = String::new();
         if let Some(dev) = dev {
-            let scores = examine(&weights, &found.checkpoint, dev, recipe.sequence, device)?;
+            let scores = examine(learner.weights(), &found.checkpoint, dev, recipe.sequence, device)?;
             said = scores.iter().map(|score| format!(", {} {:.4}", score.metric, score.value)).collect();
             found.dev.push(scores);
         }
         log::info!("seed {seed}, epoch {epoch}: loss {loss:.4}{said}");
     }
-    found.checkpoint.tensors = weights.to_tensors()?;
+    found.checkpoint.tensors = learner.checkpoint().weights.to_tensors()?;
     Ok(found)
 }
 
@@ -236,7 +238,7 @@ impl Lesson {
 }
 
 /// The mean loss of a batch, as `transformers` has it for that head.
-fn loss<B: Backend>(
+fn loss<B: Kernels>(
     network: &Network<'_, B>,
     kind: HeadKind,
     lessons: &[&Lesson],
@@ -290,7 +292,7 @@ fn padded<B: Backend>(lessons: &[&Lesson], device: &B::Device) -> Batch<B> {
     }
 }
 
-fn examine<B: AutodiffBackend>(
+fn examine<B: Differentiable>(
     weights: &Weights<B>,
     checkpoint: &Checkpoint,
     dev: &Labelled,
@@ -310,7 +312,7 @@ fn examine<B: AutodiffBackend>(
 }
 
 /// The network that learns, asked between two epochs.
-struct Examined<'a, B: Backend> {
+struct Examined<'a, B: Kernels> {
     network: Network<'a, B>,
     head: &'a HeadTensors,
     text: TextReader,
@@ -319,7 +321,7 @@ struct Examined<'a, B: Backend> {
     device: &'a B::Device,
 }
 
-impl<B: Backend> Reader for Examined<'_, B> {
+impl<B: Kernels> Reader for Examined<'_, B> {
     fn label_count(&self, head: HeadKind) -> Result<usize, Error> {
         if head == self.head.kind { Ok(self.head.labels.len()) } else { Err(Error::NoSuchHead(head.name())) }
     }

@@ -1,12 +1,13 @@
 //! Is it a discriminator? Held-out text with replaced tokens, and how well they are told apart.
 
 use anyhow::{Context, Result};
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::corpus::{Corpus, Example};
+use super::kernels::Kernels;
 use super::masked::Masked;
 use super::model::Network;
 use super::objective::{Pair, ids, sample_replacements};
@@ -50,7 +51,7 @@ pub struct Scores {
 }
 
 /// Judges the first `examples` held-out examples with both forms of the discriminator.
-pub fn score<B: Backend>(
+pub fn score<B: Kernels>(
     run: &Run,
     corpus: &Corpus,
     weights: &Weights<B>,
@@ -125,7 +126,7 @@ impl Judged {
     }
 }
 
-fn f32_logits<B: Backend>(
+fn f32_logits<B: Kernels>(
     discriminator: &Network<'_, B>,
     masked: &Masked,
     ids: Tensor<B, 1, Int>,

@@ -1,11 +1,12 @@
 //! Pre-training ELECTRA (feature `train`): raw text in, a trained generator and discriminator out.
 //!
 //! [`corpus`] turns text into a vocabulary and packed examples. A [`run`] is what one TOML file says; [`trainer`] does
-//! its steps: [`masked`] draws them, [`objective`] and [`model`] hold the equations, [`optimizer`] the recipe's Adam,
+//! its steps: [`masked`] draws them, [`objective`] and [`model`] hold the equations, [`kernels`] is what a backend does
+//! better, [`learner`] holds what is learnt, [`optimizer`] is the recipe's Adam,
 //! [`ranks`] are the processes that share them. [`checkpoint`] makes a run resumable to the same losses, [`curve`],
 //! [`tensorboard`] and [`report`] show it, [`heldout`] judges it, [`finetune`] teaches it a task, [`export`] writes
-//! Hugging Face folders. Everything is generic over Burn's backends: its own for the CPU, libtorch (feature `tch`), and
-//! Vulkan, Metal or DirectX (`wgpu`). The recipe, value by value, is that of google-research/electra.
+//! Hugging Face folders. Everything is generic over Burn's backends: its own for the CPU, CUDA (feature `cuda`),
+//! libtorch (`tch`), and Vulkan, Metal or DirectX (`wgpu`). The recipe, value by value, is that of google-research/electra.
 
 pub mod checkpoint;
 pub mod corpus;
@@ -13,6 +14,10 @@ pub mod curve;
 pub mod export;
 pub mod finetune;
 pub mod heldout;
+pub mod kernels;
+pub mod learner;
+#[cfg(feature = "tch")]
+mod libtorch;
 pub mod masked;
 pub mod model;
 pub mod objective;

@@ -1,13 +1,16 @@
 //! ELECTRA's equations on Burn tensors, differentiable: the network that is trained.
 //!
+//! A product is done in the precision of its weights, which may be bf16; sums, LayerNorm and losses are f32.
+//!
 //! Held against `reference/` and against PyTorch's gradients by `tests/burn_golden.rs`.
 
 use burn::tensor::{
-    Bool, Int, Tensor,
+    Bool, DType, Int, Tensor,
     activation::{gelu, softmax},
     backend::Backend,
 };
 
+use super::kernels::{Kernels, Mask};
 use super::weights::Weights;
 use crate::{ElectraConfig, HeadKind};
 
@@ -52,6 +55,19 @@ pub struct Network<'a, B: Backend> {
 /// What the discriminator's word embeddings are above the generator's, where they are disentangled.
 pub const WORD_DELTA: &str = "word_embeddings_delta.weight";
 
+impl<B: Backend> Batch<B> {
+    /// What attention adds to its scores.
+    pub fn mask(&self) -> Mask<B> {
+        let [size, sequence] = self.padding.dims();
+        self.padding.clone().float().reshape([size, 1, 1, sequence]) * -10000.0
+    }
+}
+
+/// The same values in another precision.
+fn cast<B: Backend, const D: usize>(x: Tensor<B, D>, precision: DType) -> Tensor<B, D> {
+    if x.dtype() == precision { x } else { x.cast(precision) }
+}
+
 impl Embeddings {
     fn place(self) -> &'static str {
         match self {
@@ -61,18 +77,19 @@ impl Embeddings {
     }
 }
 
-impl<B: Backend> Network<'_, B> {
-    /// `x · Wᵀ + b`; `[rows, in] → [rows, out]`.
+impl<B: Kernels> Network<'_, B> {
+    /// `x · Wᵀ + b` in the precision of `W`; `[rows, in] → [rows, out]`.
     pub fn linear(&self, name: &str, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let weight = self.weights.matrix(&format!("{name}.weight"));
         let bias = self.weights.vector(&format!("{name}.bias"));
-        x.matmul(weight.transpose()) + bias.unsqueeze()
+        cast(x, weight.dtype()).matmul(weight.transpose()) + bias.unsqueeze()
     }
 
-    /// LayerNorm over the last dimension of `[rows, width]`.
+    /// LayerNorm over the last dimension of `[rows, width]`, in f32.
     pub fn layer_norm(&self, name: &str, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let weight = self.weights.vector(&format!("{name}.weight"));
         let bias = self.weights.vector(&format!("{name}.bias"));
+        let x = cast(x, DType::F32);
         let centred = x.clone() - x.mean_dim(1);
         let variance = (centred.clone() * centred.clone()).mean_dim(1);
         let deviation = (variance + self.config.layer_norm_eps).sqrt();
@@ -120,7 +137,7 @@ impl<B: Backend> Network<'_, B> {
         let sum = words.reshape([size * sequence, width]) + segment * step;
         let x = self.drop(self.layer_norm(&format!("{}.LayerNorm", self.embeddings.place()), sum));
         if self.config.has_projection() {
-            self.linear(&format!("{}.embeddings_project", self.prefix), x)
+            cast(self.linear(&format!("{}.embeddings_project", self.prefix), x), DType::F32)
         } else {
             x
         }
@@ -128,36 +145,37 @@ impl<B: Backend> Network<'_, B> {
 
     /// The hidden states after the embeddings and after each layer, `[batch · sequence, hidden]`.
     pub fn hidden_states(&self, batch: &Batch<B>) -> Vec<Tensor<B, 2>> {
+        let mask = batch.mask();
         let mut states = vec![self.embed(batch)];
         for layer in 0..self.config.num_hidden_layers {
             let name = format!("{}.encoder.layer.{layer}", self.prefix);
-            let x = states[layer].clone();
-            states.push(self.layer(&name, x, batch));
+            states.push(B::layer(self, &name, states[layer].clone(), &mask));
         }
         states
     }
 
     /// The last layer's hidden states, `[batch · sequence, hidden]`.
     pub fn encode(&self, batch: &Batch<B>) -> Tensor<B, 2> {
-        let mut x = self.embed(batch);
-        for layer in 0..self.config.num_hidden_layers {
-            x = self.layer(&format!("{}.encoder.layer.{layer}", self.prefix), x, batch);
-        }
-        x
+        let mask = batch.mask();
+        (0..self.config.num_hidden_layers).fold(self.embed(batch), |x, layer| {
+            B::layer(self, &format!("{}.encoder.layer.{layer}", self.prefix), x, &mask)
+        })
     }
 
-    fn layer(&self, name: &str, x: Tensor<B, 2>, batch: &Batch<B>) -> Tensor<B, 2> {
-        let attended = self.attention(name, x.clone(), batch);
+    /// Attention and a feed-forward network, each added to what it was given and normalised; `name` is the layer's.
+    pub fn layer(&self, name: &str, x: Tensor<B, 2>, mask: &Mask<B>) -> Tensor<B, 2> {
+        let attended = self.attention(name, x.clone(), mask);
         let attended = self.drop(self.linear(&format!("{name}.attention.output.dense"), attended));
-        let x = self.layer_norm(&format!("{name}.attention.output.LayerNorm"), x + attended);
+        let x =
+            self.layer_norm(&format!("{name}.attention.output.LayerNorm"), x + cast(attended, DType::F32));
         let inner = gelu(self.linear(&format!("{name}.intermediate.dense"), x.clone()));
         let outer = self.drop(self.linear(&format!("{name}.output.dense"), inner));
-        self.layer_norm(&format!("{name}.output.LayerNorm"), x + outer)
+        self.layer_norm(&format!("{name}.output.LayerNorm"), x + cast(outer, DType::F32))
     }
 
     /// Scaled dot-product attention of all heads, some of its weights dropped, `[batch · sequence, hidden]` in and out.
-    fn attention(&self, name: &str, x: Tensor<B, 2>, batch: &Batch<B>) -> Tensor<B, 2> {
-        let [size, sequence] = batch.input_ids.dims();
+    fn attention(&self, name: &str, x: Tensor<B, 2>, mask: &Mask<B>) -> Tensor<B, 2> {
+        let [size, _, _, sequence] = mask.dims();
         let (heads, width) = (self.config.num_attention_heads, self.config.head_size());
         let split = |part: &str| {
             self.linear(&format!("{name}.attention.self.{part}"), x.clone())
@@ -166,25 +184,26 @@ impl<B: Backend> Network<'_, B> {
         };
         let query = split("query") * (1.0 / (width as f64).sqrt());
         let scores = query.matmul(split("key").transpose());
-        let padding = batch.padding.clone().float().reshape([size, 1, 1, sequence]);
-        let weights = self.drop(softmax(scores + padding * -10000.0, 3));
-        let context = weights.matmul(split("value"));
+        let weights = self.drop(softmax(cast(scores, DType::F32) + mask.clone(), 3));
+        let value = split("value");
+        let context = cast(weights, value.dtype()).matmul(value);
         context.swap_dims(1, 2).reshape([size * sequence, heads * width])
     }
 
     /// Replaced-token logits of `[rows, hidden]`: dense, GELU, dense to one; `[rows]`.
     pub fn discriminator_head(&self, hidden: Tensor<B, 2>) -> Tensor<B, 1> {
         let inner = gelu(self.linear("discriminator_predictions.dense", hidden));
-        self.linear("discriminator_predictions.dense_prediction", inner).squeeze_dim(1)
+        cast(self.linear("discriminator_predictions.dense_prediction", inner), DType::F32).squeeze_dim(1)
     }
 
     /// Vocabulary logits of `[rows, hidden]`: dense, GELU, LayerNorm, and the tied word embeddings. `name` is the
     /// head's: `generator`, or `electra` for the discriminator's encoder where it answers with words beside one.
     pub fn language_head(&self, name: &str, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
         let inner = gelu(self.linear(&format!("{name}_predictions.dense"), hidden));
-        let inner = self.layer_norm(&format!("{name}_predictions.LayerNorm"), inner);
+        let precision = inner.dtype();
+        let inner = cast(self.layer_norm(&format!("{name}_predictions.LayerNorm"), inner), precision);
         let bias = self.weights.vector(&format!("{name}_lm_head.bias"));
-        inner.matmul(self.words().transpose()) + bias.unsqueeze()
+        cast(inner.matmul(cast(self.words(), precision).transpose()), DType::F32) + bias.unsqueeze()
     }
 
     /// Logits of a task's head as `transformers` has it, from the last hidden states `[batch · sequence, hidden]`:

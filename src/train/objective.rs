@@ -5,10 +5,11 @@
 
 use burn::tensor::{
     Int, Tensor, TensorData,
-    activation::{log_sigmoid, log_softmax, softmax},
+    activation::{log_sigmoid, softmax},
     backend::Backend,
 };
 
+use super::kernels::Kernels;
 use super::masked::Masked;
 use super::model::Network;
 
@@ -116,7 +117,7 @@ pub struct Judged<B: Backend> {
 
 impl Objective {
     /// The forward half of a step over one part of a batch.
-    pub fn forward<B: Backend>(
+    pub fn forward<B: Kernels>(
         &self,
         pair: &Pair<'_, B>,
         part: &Masked,
@@ -145,7 +146,7 @@ impl Objective {
     }
 
     /// What the discriminator makes of the corrupted tokens.
-    fn judge<B: Backend>(
+    fn judge<B: Kernels>(
         &self,
         network: &Network<'_, B>,
         part: &Masked,
@@ -201,7 +202,7 @@ struct Read<B: Backend> {
     targets: Tensor<B, 1, Int>,
 }
 
-fn fill<B: Backend>(
+fn fill<B: Kernels>(
     generator: &Network<'_, B>,
     part: &Masked,
     originals: Tensor<B, 1, Int>,
@@ -216,7 +217,7 @@ fn fill<B: Backend>(
 }
 
 /// What a generator puts at the chosen positions.
-pub fn sample_replacements<B: Backend>(
+pub fn sample_replacements<B: Kernels>(
     generator: &Network<'_, B>,
     part: &Masked,
     device: &B::Device,
@@ -225,12 +226,12 @@ pub fn sample_replacements<B: Backend>(
 }
 
 /// ln softmax of `[rows, classes]` logits at each row's class; `[rows]`.
-fn log_probabilities<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
-    log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim(1)
+fn log_probabilities<B: Kernels>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+    B::log_probabilities(logits).gather(1, targets.unsqueeze_dim(1)).squeeze_dim(1)
 }
 
 /// Mean cross-entropy of `[rows, classes]` logits against class ids `[rows]`; one value, nats.
-pub fn cross_entropy<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+pub fn cross_entropy<B: Kernels>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
     log_probabilities(logits, targets).mean().neg()
 }
 

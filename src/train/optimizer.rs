@@ -1,12 +1,7 @@
 //! Adam as ELECTRA uses it (`optimization.py`): decoupled weight decay on matrices only, ε 1e-6,
 //! no bias correction, gradients clipped by their global norm; and its learning-rate schedule.
 
-use std::collections::BTreeMap;
-
-use burn::tensor::{
-    Tensor,
-    backend::{AutodiffBackend, Backend},
-};
+use burn::tensor::{Tensor, backend::Backend};
 
 use super::weights::Weights;
 
@@ -75,9 +70,6 @@ impl<B: Backend> Default for Moments<B> {
     }
 }
 
-/// Tensors of one rank by name.
-type Named<B, const D: usize> = BTreeMap<String, Tensor<B, D>>;
-
 impl Adam {
     /// The learning rate of a step, counted from 1, of a schedule of `total` steps.
     pub fn rate(&self, step: usize, total: usize) -> f64 {
@@ -91,89 +83,21 @@ impl Adam {
         self.learning_rate * rise * fall.max(0.0)
     }
 
-    /// Update number `step`, counted from 1, of all weights in place; `rate` gives the learning rate of the tensor of
-    /// a name. Returns the global norm of the gradients before clipping, `[1]`, and waits for no device: where the
-    /// norm is not finite, neither are the weights after it.
-    pub fn update<B: AutodiffBackend>(
+    /// m / (√v + ε) after taking `gradient` into both moments, at update number `step`, counted from 1.
+    pub fn direction<B: Backend>(
         &self,
         step: usize,
-        weights: &mut Weights<B>,
-        moments: &mut Moments<B::InnerBackend>,
-        gradients: Weights<B::InnerBackend>,
-        rate: impl Fn(&str) -> f64,
-    ) -> Tensor<B::InnerBackend, 1> {
-        let squares = gradients
-            .matrices
-            .values()
-            .map(|g| (g.clone() * g.clone()).sum())
-            .chain(gradients.vectors.values().map(|g| (g.clone() * g.clone()).sum()));
-        let norm = squares.reduce(|a, b| a + b).expect("a loss has gradients").sqrt();
-        let clip = norm.clone().clamp_min(self.clip_norm).recip() * self.clip_norm;
-        let Moments { first, second } = moments;
-        for (name, gradient) in gradients.matrices {
-            let gradient = gradient * clip.clone().unsqueeze();
-            let maps = (&mut weights.matrices, &mut first.matrices, &mut second.matrices);
-            self.update_one(step, maps, &name, gradient, self.weight_decay, rate(&name));
+        gradient: Tensor<B, 1>,
+        first: &mut Tensor<B, 1>,
+        second: &mut Tensor<B, 1>,
+    ) -> Tensor<B, 1> {
+        *second = second.clone() * self.beta_2 + gradient.clone() * gradient.clone() * (1.0 - self.beta_2);
+        *first = first.clone() * self.beta_1 + gradient * (1.0 - self.beta_1);
+        if !self.bias_correction {
+            return first.clone() / (second.clone().sqrt() + self.epsilon);
         }
-        for (name, gradient) in gradients.vectors {
-            let gradient = gradient * clip.clone();
-            let maps = (&mut weights.vectors, &mut first.vectors, &mut second.vectors);
-            self.update_one(step, maps, &name, gradient, 0.0, rate(&name));
-        }
-        norm
-    }
-
-    /// Updates the tensor of that name in the maps of weights, first and second moments.
-    fn update_one<B: AutodiffBackend, const D: usize>(
-        &self,
-        step: usize,
-        (weights, first, second): (
-            &mut Named<B, D>,
-            &mut Named<B::InnerBackend, D>,
-            &mut Named<B::InnerBackend, D>,
-        ),
-        name: &str,
-        gradient: Tensor<B::InnerBackend, D>,
-        decay: f64,
-        rate: f64,
-    ) {
-        let Some(weight) = weights.remove(name).map(Tensor::inner) else { return };
-        let (direction, m, v) = self.direction(step, gradient, first.remove(name), second.remove(name));
-        let direction = direction + weight.clone() * decay;
-        let updated = Tensor::from_inner(weight - direction * rate).require_grad();
-        weights.insert(name.to_owned(), updated);
-        first.insert(name.to_owned(), m);
-        second.insert(name.to_owned(), v);
-    }
-
-    /// m / (√v + ε) after taking `gradient` into both moments, which are returned too.
-    fn direction<B: Backend, const D: usize>(
-        &self,
-        step: usize,
-        gradient: Tensor<B, D>,
-        first: Option<Tensor<B, D>>,
-        second: Option<Tensor<B, D>>,
-    ) -> (Tensor<B, D>, Tensor<B, D>, Tensor<B, D>) {
-        let squared = gradient.clone() * gradient.clone() * (1.0 - self.beta_2);
-        let gradient = gradient * (1.0 - self.beta_1);
-        let m = first.map_or_else(|| gradient.clone(), |m| m * self.beta_1 + gradient.clone());
-        let v = second.map_or_else(|| squared.clone(), |v| v * self.beta_2 + squared.clone());
-        let bias = |beta: f64| if self.bias_correction { 1.0 - beta.powf(step as f64) } else { 1.0 };
-        let root = (v.clone() / bias(self.beta_2)).sqrt() + self.epsilon;
-        (m.clone() / bias(self.beta_1) / root, m, v)
-    }
-}
-
-/// The gradients of all weights that took part in a loss.
-pub fn gradients<B: AutodiffBackend>(
-    weights: &Weights<B>,
-    gradients: &B::Gradients,
-) -> Weights<B::InnerBackend> {
-    let matrices = weights.matrices.iter();
-    let vectors = weights.vectors.iter();
-    Weights {
-        matrices: matrices.filter_map(|(n, t)| Some((n.clone(), t.grad(gradients)?))).collect(),
-        vectors: vectors.filter_map(|(n, t)| Some((n.clone(), t.grad(gradients)?))).collect(),
+        let bias = |beta: f64| 1.0 - beta.powf(step as f64);
+        first.clone() / bias(self.beta_1) / ((second.clone() / bias(self.beta_2)).sqrt() + self.epsilon)
     }
 }
 

@@ -2,26 +2,46 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Distribution, Tensor, backend::Backend};
+use burn::tensor::{DType, Distribution, Tensor, backend::Backend};
 
+use super::learner::Precision;
 use super::optimizer::scalar;
 use super::run::Run;
 use super::trainer::Shapes;
 
-/// Rows, inner values and columns of the product that is timed: large enough for a GPU, a blink for a processor.
-const SIDE: usize = 1024;
+/// Rows, inner values and columns of the products that are timed, until one takes [`LONG`].
+const SIDES: [usize; 4] = [1024, 2048, 4096, 8192];
 
-/// Floating-point operations a second that a large f32 product reaches on the device, best of five.
-pub fn measured<B: Backend>(device: &B::Device) -> f64 {
-    let random = || Tensor::<B, 2>::random([SIDE, SIDE], Distribution::Default, device);
+/// Seconds beside which starting a product and waiting for it are nothing.
+const LONG: f64 = 1e-3;
+
+/// Floating-point operations a second that a large product in that precision reaches on the device, best of five.
+pub fn measured<B: Backend>(precision: Precision, device: &B::Device) -> f64 {
+    let mut best = 0.0;
+    for side in SIDES {
+        let seconds = product_seconds::<B>(side, precision, device);
+        best = f64::max(best, 2.0 * (side as f64).powi(3) / seconds);
+        if seconds > LONG {
+            break;
+        }
+    }
+    best
+}
+
+/// Seconds of a square product, best of five.
+fn product_seconds<B: Backend>(side: usize, precision: Precision, device: &B::Device) -> f64 {
+    let random = || {
+        let values = Tensor::<B, 2>::random([side, side], Distribution::Default, device);
+        if precision == Precision::Bf16 { values.cast(DType::BF16) } else { values }
+    };
     let (a, b) = (random(), random());
-    let rate = |_| {
+    let seconds = |_| {
         let started = Instant::now();
         // Reading one value waits for the product.
         scalar(a.clone().matmul(b.clone()).slice([0..1, 0..1]).reshape([1]));
-        2.0 * (SIDE as f64).powi(3) / started.elapsed().as_secs_f64()
+        started.elapsed().as_secs_f64()
     };
-    (0..6).map(rate).skip(1).fold(0.0, f64::max)
+    (0..6).map(seconds).skip(1).fold(f64::INFINITY, f64::min)
 }
 
 /// Floating-point operations of a token's way forward and back: two for a multiply-accumulate forward, four back

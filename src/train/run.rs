@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::corpus::{Corpus, Manifest};
+use super::learner::Precision;
 use super::objective::{Kind, Objective};
 use super::optimizer::Adam;
 use crate::ElectraConfig;
@@ -29,6 +30,9 @@ pub struct Run {
     /// whole batch. It decides dropout's draws, so it belongs to the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
+    /// What networks multiply in.
+    #[serde(default)]
+    pub precision: Precision,
     /// Probability of dropping an activation.
     pub dropout: f64,
     /// Seed of initial weights, order, masks, samples and dropout.
@@ -84,6 +88,7 @@ impl Run {
             steps,
             batch_size,
             micro_batch: None,
+            precision: Precision::F32,
             dropout: 0.1,
             seed: 1,
             init_from: None,

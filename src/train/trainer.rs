@@ -8,10 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::{
-    Tensor,
-    backend::{AutodiffBackend, Backend},
-};
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -20,16 +17,18 @@ use rand_chacha::ChaCha8Rng;
 use super::checkpoint::{Checkpoint, newest_weights};
 use super::corpus::{Corpus, Example};
 use super::curve::{Curve, Observed};
+use super::kernels::Differentiable;
+use super::learner::{Gradients, Learner, Precision};
 use super::masked::Masked;
 use super::model::{Embeddings, Network};
 use super::objective::{Counts, Judged, Pair};
-use super::optimizer::{Moments, gradients};
+use super::optimizer::Moments;
 use super::peak;
 use super::ranks::Ranks;
 use super::report;
 use super::run::{Run, Sharing};
 use super::start::fresh_weights;
-use super::weights::Weights;
+use super::weights::{Weights, host_values};
 use crate::ElectraConfig;
 
 /// Batches that are drawn ahead.
@@ -79,7 +78,7 @@ impl Run {
     ///
     /// # Errors
     /// Another run's folder, a loss that is no longer finite, what a disk says. The newest checkpoint stays whole.
-    pub fn train<B: AutodiffBackend>(
+    pub fn train<B: Differentiable>(
         &self,
         corpus: &Corpus,
         folder: &Path,
@@ -87,16 +86,27 @@ impl Run {
         device: &B::Device,
     ) -> Result<usize> {
         let shapes = self.shapes(corpus)?;
-        let mut state = self.begin::<B>(&shapes, corpus, folder, pace.ranks, device)?;
+        if self.precision == Precision::Bf16 {
+            ensure!(
+                B::supports_dtype(device, DType::BF16),
+                "precision = \"bf16\": this device has no bf16; train in f32"
+            );
+        }
+        let start = self.begin::<B::InnerBackend>(&shapes, corpus, folder, pace.ranks, device)?;
+        let mut learner = Learner::<B>::new(start, self.precision, None);
         let (ranks, writes) = (pace.ranks, pace.ranks.rank() == 0);
         let stop = pace.stop_at.unwrap_or(self.steps).min(self.steps);
         let bar = if writes { ProgressBar::new(self.steps as u64) } else { ProgressBar::hidden() };
-        bar.set_position(state.step as u64);
+        bar.set_position(learner.step() as u64);
         bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_bar} {eta} {msg}")?);
-        let mut curve = if writes { Curve::open(folder, state.step)? } else { Curve::unwritten() };
-        let peak = if writes { peak::measured::<B::InnerBackend>(device) * ranks.size() as f64 } else { 1.0 };
+        let mut curve = if writes { Curve::open(folder, learner.step())? } else { Curve::unwritten() };
+        let peak = if writes {
+            peak::measured::<B::InnerBackend>(self.precision, device) * ranks.size() as f64
+        } else {
+            1.0
+        };
         let operations = peak::operations_a_token(self, &shapes, corpus.manifest.sequence);
-        let first = state.step;
+        let first = learner.step();
         std::thread::scope(|scope| {
             let (send, batches) = sync_channel(DRAWN_AHEAD);
             scope.spawn(move || {
@@ -105,16 +115,17 @@ impl Run {
                 (first..stop).try_for_each(|step| send.send(self.draw(corpus, &mut order, step)))
             });
             for parts in batches {
-                let rate = self.adam.rate(state.step + 1, self.steps);
+                let rate = self.adam.rate(learner.step() + 1, self.steps);
                 let (observed, norm, interrupted) =
-                    self.step(&mut state, &shapes, parts, rate, pace, device)?;
+                    self.step(&mut learner, &shapes, parts, rate, pace, device)?;
+                let step = learner.step();
                 curve.add(observed, norm);
                 bar.inc(1);
-                let last = state.step == stop || interrupted;
+                let last = step == stop || interrupted;
                 // A line at each checkpoint, so that a resumed run's means are over the same steps.
-                let checkpoint = last || state.step.is_multiple_of(pace.checkpoint_every);
-                if checkpoint || state.step.is_multiple_of(pace.report_every) {
-                    let row = curve.report(state.step, rate, ranks)?;
+                let checkpoint = last || step.is_multiple_of(pace.checkpoint_every);
+                if checkpoint || step.is_multiple_of(pace.report_every) {
+                    let row = curve.report(step, rate, ranks)?;
                     let [mlm, disc, _, auc, .., speed] = row.values;
                     let share = 100.0 * speed * operations / peak;
                     bar.set_message(format!(
@@ -122,11 +133,8 @@ impl Run {
                     ));
                 }
                 if checkpoint && writes {
-                    state.save(folder).with_context(|| {
-                        format!(
-                            "step {}: not kept, the checkpoint before it is; start again from there",
-                            state.step
-                        )
+                    learner.checkpoint().save(folder).with_context(|| {
+                        format!("step {step}: not kept, the checkpoint before it is; start again from there")
                     })?;
                     report::write(self, corpus, folder, &curve.verdicts(REPORTED)?)?;
                 }
@@ -135,12 +143,12 @@ impl Run {
                 }
             }
             bar.finish();
-            Ok(state.step)
+            Ok(learner.step())
         })
     }
 
     /// What the run goes on from: the newest checkpoint, which the first rank makes where there is none.
-    fn begin<B: AutodiffBackend>(
+    fn begin<B: Backend>(
         &self,
         shapes: &Shapes,
         corpus: &Corpus,
@@ -178,9 +186,9 @@ impl Run {
 
     /// One step: what this rank's parts computed, the norm of the whole batch's gradient, and whether any rank was
     /// interrupted.
-    fn step<B: AutodiffBackend>(
+    fn step<B: Differentiable>(
         &self,
-        state: &mut Checkpoint<B>,
+        learner: &mut Learner<B>,
         shapes: &Shapes,
         parts: Vec<Masked>,
         rate: f64,
@@ -188,16 +196,16 @@ impl Run {
         device: &B::Device,
     ) -> Result<Stepped<B::InnerBackend>> {
         let counts = Counts::of(&parts, self.objective.kind);
-        let mut sum: Option<Weights<B::InnerBackend>> = None;
+        let mut sum: Option<Gradients<B::InnerBackend>> = None;
         let mut observed = Vec::new();
         let (rank, size) = (pace.ranks.rank(), pace.ranks.size());
         for (index, part) in parts.into_iter().enumerate().filter(|(index, _)| index % size == rank) {
-            B::seed(device, self.seed ^ (state.step as u64) << 20 ^ (index as u64) << 52);
-            let pair = Pair::new(&state.weights, shapes, self.dropout);
+            B::seed(device, self.seed ^ (learner.step() as u64) << 20 ^ (index as u64) << 52);
+            let pair = Pair::new(learner.weights(), shapes, self.dropout);
             let found = self.objective.forward(&pair, &part, counts, device);
-            let own = gradients(&state.weights, &found.loss.backward());
+            let own = learner.gradients(&found.loss.backward());
             sum = Some(match sum {
-                Some(sum) => sum.plus(own),
+                Some(sum) => sum.into_iter().zip(own).map(|(sum, own)| sum + own).collect(),
                 None => own,
             });
             observed.push(Observed {
@@ -211,14 +219,12 @@ impl Run {
                 }),
             });
         }
-        state.step += 1;
-        let Checkpoint { step, weights, moments } = state;
-        let (sum, interrupted) = over_ranks(sum.unwrap_or_default(), pace, device)?;
-        let norm = self.adam.update(*step, weights, moments, sum, |_| rate);
+        let (sum, interrupted) = over_ranks(sum.context("a rank has a part of every batch")?, pace, device)?;
+        let norm = learner.update(&self.adam, sum, rate);
         Ok((observed, norm, interrupted))
     }
 
-    fn initial_weights<B: AutodiffBackend>(
+    fn initial_weights<B: Backend>(
         &self,
         shapes: &Shapes,
         corpus: &Corpus,
@@ -243,19 +249,22 @@ impl Run {
 
 /// The gradients of all ranks together, and whether any of them was interrupted.
 fn over_ranks<B: Backend>(
-    gradients: Weights<B>,
+    gradients: Gradients<B>,
     pace: Pace<'_>,
     device: &B::Device,
-) -> Result<(Weights<B>, bool)> {
+) -> Result<(Gradients<B>, bool)> {
     let interrupted = pace.interrupted.load(Ordering::Relaxed);
     if pace.ranks.size() == 1 {
         return Ok((gradients, interrupted));
     }
-    let mut values = gradients.to_values()?;
+    let lengths: Vec<usize> = gradients.iter().map(|gradient| gradient.dims()[0]).collect();
+    let mut values = host_values(Tensor::cat(gradients, 0).into_data(), "gradients")?;
     values.push(f32::from(u8::from(interrupted)));
     pace.ranks.sum(&mut values);
     let interrupted = values.pop() != Some(0.0);
-    Ok((gradients.with_values(&values, device), interrupted))
+    let count = values.len();
+    let sums = Tensor::<B, 1>::from_data(TensorData::new(values, [count]), device);
+    Ok((sums.split_with_sizes(lengths, 0), interrupted))
 }
 
 impl<'a, B: Backend> Pair<'a, B> {

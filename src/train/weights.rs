@@ -14,7 +14,7 @@ use burn::tensor::{
 
 use crate::import::Tensors;
 
-/// Parameters, gradients or optimiser moments: one tensor a name.
+/// Parameters or optimiser moments: one tensor a name.
 #[derive(Clone, Debug)]
 pub struct Weights<B: Backend> {
     /// Rank 2, `[out, in]`; embedding tables are `[rows, embedding_size]`.
@@ -40,12 +40,6 @@ impl<B: Backend> Weights<B> {
         self.vectors.get(name).unwrap_or_else(|| panic!("no vector {name}")).clone()
     }
 
-    /// Number of trainable values.
-    pub fn count(&self) -> usize {
-        self.matrices.values().map(|m| m.shape().num_elements()).sum::<usize>()
-            + self.vectors.values().map(|v| v.shape().num_elements()).sum::<usize>()
-    }
-
     /// Marks every tensor as a leaf whose gradient is wanted.
     pub fn require_grad(self) -> Self {
         Self {
@@ -64,39 +58,10 @@ impl<B: Backend> Weights<B> {
         Weights { matrices: matrices.collect(), vectors: vectors.collect() }
     }
 
-    /// The sums of two sets' tensors, name by name; what only one has stays.
-    pub fn plus(self, other: Self) -> Self {
-        Self { matrices: sums(self.matrices, other.matrices), vectors: sums(self.vectors, other.vectors) }
-    }
-
-    /// All values one after another, in order of names, matrices first.
-    pub fn to_values(&self) -> Result<Vec<f32>> {
-        let mut values = Vec::with_capacity(self.count());
-        for (name, matrix) in &self.matrices {
-            values.extend(host_values(matrix.to_data(), name)?);
-        }
-        for (name, vector) in &self.vectors {
-            values.extend(host_values(vector.to_data(), name)?);
-        }
-        Ok(values)
-    }
-
-    /// The same names and shapes with the values that [`Weights::to_values`] would give.
-    pub fn with_values(self, mut values: &[f32], device: &B::Device) -> Self {
-        let mut next = |count: usize| {
-            let (these, rest) = values.split_at(count);
-            values = rest;
-            these.to_vec()
-        };
-        let mut matrix = |old: Tensor<B, 2>| {
-            Tensor::from_data(TensorData::new(next(old.shape().num_elements()), old.shape()), device)
-        };
-        let matrices = self.matrices.into_iter().map(|(name, old)| (name, matrix(old))).collect();
-        let mut vector = |old: Tensor<B, 1>| {
-            Tensor::from_data(TensorData::new(next(old.shape().num_elements()), old.shape()), device)
-        };
-        let vectors = self.vectors.into_iter().map(|(name, old)| (name, vector(old))).collect();
-        Self { matrices, vectors }
+    /// Takes a tensor's values out, row by row.
+    pub fn take_flat(&mut self, name: &str) -> Option<Tensor<B, 1>> {
+        let matrix = self.matrices.remove(name).map(|matrix| matrix.flatten(0, 1));
+        matrix.or_else(|| self.vectors.remove(name))
     }
 
     /// Copies plain tensors onto a device.
@@ -145,20 +110,6 @@ impl<B: Backend> Weights<B> {
         }
         Ok(())
     }
-}
-
-fn sums<B: Backend, const D: usize>(
-    mut own: BTreeMap<String, Tensor<B, D>>,
-    other: BTreeMap<String, Tensor<B, D>>,
-) -> BTreeMap<String, Tensor<B, D>> {
-    for (name, tensor) in other {
-        let sum = match own.remove(&name) {
-            Some(own) => own + tensor,
-            None => tensor,
-        };
-        own.insert(name, sum);
-    }
-    own
 }
 
 /// The values of a tensor of that name on the host.

@@ -13,6 +13,9 @@ pub enum Device {
     /// libtorch's first CUDA device.
     #[cfg(feature = "tch")]
     TchCuda,
+    /// The first GPU of NVIDIA's, by Burn itself.
+    #[cfg(feature = "cuda")]
+    Cuda,
     /// The first GPU that Vulkan, Metal or DirectX finds.
     #[cfg(feature = "wgpu")]
     Wgpu,
@@ -37,6 +40,12 @@ macro_rules! on_device {
             Device::TchCuda => {
                 type $backend = burn::backend::Autodiff<burn::backend::LibTorch>;
                 let $at = &burn::backend::libtorch::LibTorchDevice::Cuda(0);
+                $work
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda => {
+                type $backend = burn::backend::Autodiff<burn::backend::Cuda>;
+                let $at = &Default::default();
                 $work
             }
             #[cfg(feature = "wgpu")]

@@ -12,6 +12,7 @@ use electret::train::checkpoint::newest_weights;
 use electret::train::corpus::{BuildOptions, Corpus, build};
 use electret::train::export::{Which, export};
 use electret::train::heldout::{Replacement, score};
+use electret::train::learner::Precision;
 #[cfg(not(feature = "mpi"))]
 use electret::train::ranks::Alone;
 #[cfg(feature = "mpi")]
@@ -105,6 +106,9 @@ pub struct Pretrain {
     /// Steps of linear warm-up.
     #[arg(long)]
     warmup_steps: Option<i64>,
+    /// What networks multiply in: f32, or bf16 where the device has it.
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Probability of dropping an activation.
     #[arg(long)]
     dropout: Option<f64>,
@@ -264,6 +268,7 @@ impl Pretrain {
             ("micro_batch", self.micro_batch.map(Value::Integer)),
             ("adam.learning_rate", self.learning_rate.map(Value::Float)),
             ("adam.warmup_steps", self.warmup_steps.map(Value::Integer)),
+            ("precision", self.precision.map(|precision| Value::String(precision.name().to_owned()))),
             ("dropout", self.dropout.map(Value::Float)),
             ("seed", self.seed.map(Value::Integer)),
         ] {

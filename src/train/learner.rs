@@ -1,0 +1,259 @@
+//! Weights that are being learnt: as the networks read them, and as the optimiser sees them.
+//!
+//! The optimiser takes all tensors of one kind as one long vector, since an update of a few hundred small tensors, one
+//! by one, costs a GPU more than the step that it belongs to. Its values and moments are f32; what networks multiply
+//! by may be a bf16 copy, made anew after each update. Names and shapes come back when a checkpoint is made.
+
+use burn::tensor::{DType, Tensor, backend::AutodiffBackend, backend::Backend};
+
+use super::checkpoint::Checkpoint;
+use super::optimizer::{Adam, Moments};
+use super::weights::Weights;
+
+/// In what a run multiplies.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats of 8 bits' precision, which GPUs multiply many times faster. Sums, LayerNorm, losses, the
+    /// optimiser and its weights stay f32.
+    Bf16,
+}
+
+impl Precision {
+    /// As a `run.toml` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// All that is learnt, after `step` updates.
+pub struct Learner<B: AutodiffBackend> {
+    step: usize,
+    /// The leaves of the networks' graph.
+    leaves: Weights<B>,
+    precision: Precision,
+    /// What no gradient was seen of: everything, before the first update.
+    idle: Weights<B::InnerBackend>,
+    idle_moments: Moments<B::InnerBackend>,
+    groups: Vec<Group<B::InnerBackend>>,
+    rate: Option<RateOf>,
+}
+
+/// What a tensor's learning rate is multiplied by, from its name.
+pub type RateOf = Box<dyn Fn(&str) -> f64>;
+
+/// The gradients of the groups, in their order.
+pub type Gradients<B> = Vec<Tensor<B, 1>>;
+
+impl<B: AutodiffBackend> Learner<B> {
+    /// Goes on from a checkpoint; without `rate` all tensors have the same learning rate.
+    pub fn new(checkpoint: Checkpoint<B::InnerBackend>, precision: Precision, rate: Option<RateOf>) -> Self {
+        let Checkpoint { step, weights: idle, moments: idle_moments } = checkpoint;
+        let leaves = Weights {
+            matrices: idle
+                .matrices
+                .iter()
+                .map(|(n, t)| (n.clone(), leaf(lowered(n, t, precision))))
+                .collect(),
+            vectors: idle.vectors.iter().map(|(n, t)| (n.clone(), leaf(lowered(n, t, precision)))).collect(),
+        };
+        Self { step, leaves, precision, idle, idle_moments, groups: Vec::new(), rate }
+    }
+
+    /// Updates done.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// What networks read, and gradients are taken of.
+    pub fn weights(&self) -> &Weights<B> {
+        &self.leaves
+    }
+
+    /// The gradients of a loss of these weights. The first ones decide which weights are learnt: all that the loss
+    /// depends on.
+    pub fn gradients(&mut self, found: &B::Gradients) -> Gradients<B::InnerBackend> {
+        if self.groups.is_empty() {
+            self.group(found);
+        }
+        self.groups.iter().map(|group| group.gradient(&self.leaves, found)).collect()
+    }
+
+    /// An update by `adam` at that learning rate. Returns the global norm of the gradients before clipping, `[1]`, and
+    /// waits for no device: where the norm is not finite, neither are the weights after it.
+    pub fn update(
+        &mut self,
+        adam: &Adam,
+        gradients: Gradients<B::InnerBackend>,
+        rate: f64,
+    ) -> Tensor<B::InnerBackend, 1> {
+        self.step += 1;
+        let squares = gradients.iter().map(|gradient| (gradient.clone() * gradient.clone()).sum());
+        let norm = squares.reduce(|a, b| a + b).expect("a loss has gradients").sqrt();
+        let clip = norm.clone().clamp_min(adam.clip_norm).recip() * adam.clip_norm;
+        for (group, gradient) in self.groups.iter_mut().zip(gradients) {
+            group.update(adam, self.step, gradient * clip.clone(), rate);
+            group.spread(self.precision, &mut self.leaves);
+        }
+        norm
+    }
+
+    /// Everything by name, in f32.
+    pub fn checkpoint(&self) -> Checkpoint<B::InnerBackend> {
+        let mut weights = self.idle.clone();
+        let mut moments = self.idle_moments.clone();
+        for group in &self.groups {
+            group.split(&group.values, &mut weights);
+            group.split(&group.first, &mut moments.first);
+            group.split(&group.second, &mut moments.second);
+        }
+        Checkpoint { step: self.step, weights, moments }
+    }
+
+    /// Takes the tensors of which there are gradients into groups.
+    fn group(&mut self, found: &B::Gradients) {
+        let matrices = self.leaves.matrices.iter().filter(|(_, leaf)| leaf.grad(found).is_some());
+        let matrices: Vec<_> = matrices.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
+        let vectors = self.leaves.vectors.iter().filter(|(_, leaf)| leaf.grad(found).is_some());
+        let vectors: Vec<_> = vectors.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
+        for tensors in [matrices, vectors] {
+            let (multiplied, others) = tensors.into_iter().partition(|(name, _)| is_multiplied(name));
+            for tensors in [multiplied, others] {
+                let rate = self.rate.as_ref();
+                self.groups.extend(Group::take(tensors, &mut self.idle, &mut self.idle_moments, rate));
+            }
+        }
+    }
+}
+
+/// Tensors of one rank and one precision, in order of names: values, first and second moments, `[values]` each.
+struct Group<B: Backend> {
+    tensors: Vec<(String, Vec<usize>)>,
+    values: Tensor<B, 1>,
+    first: Tensor<B, 1>,
+    second: Tensor<B, 1>,
+    /// Of the learning rate, where it is not the same for all.
+    factors: Option<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Group<B> {
+    /// Moves tensors of those names and shapes here. None if there are none.
+    fn take(
+        tensors: Vec<(String, Vec<usize>)>,
+        weights: &mut Weights<B>,
+        moments: &mut Moments<B>,
+        rate: Option<&RateOf>,
+    ) -> Option<Self> {
+        let values: Option<Vec<_>> = tensors.iter().map(|(name, _)| weights.take_flat(name)).collect();
+        let values = Tensor::cat(values.filter(|values| !values.is_empty())?, 0);
+        let moment = |moments: &mut Weights<B>| {
+            let known: Option<Vec<_>> = tensors.iter().map(|(name, _)| moments.take_flat(name)).collect();
+            known.map_or_else(|| values.zeros_like(), |known| Tensor::cat(known, 0))
+        };
+        let (first, second) = (moment(&mut moments.first), moment(&mut moments.second));
+        let device = values.device();
+        let factors = rate.map(|rate| {
+            let each = tensors
+                .iter()
+                .map(|(name, shape)| Tensor::full([shape.iter().product::<usize>()], rate(name), &device));
+            Tensor::cat(each.collect(), 0)
+        });
+        Some(Self { tensors, values, first, second, factors })
+    }
+
+    fn gradient<A: AutodiffBackend<InnerBackend = B>>(
+        &self,
+        leaves: &Weights<A>,
+        found: &A::Gradients,
+    ) -> Tensor<B, 1> {
+        let gradients = self.tensors.iter().map(|(name, shape)| match shape[..] {
+            [_, _] => leaves.matrices[name].grad(found).map(|gradient| gradient.flatten(0, 1)),
+            _ => leaves.vectors[name].grad(found),
+        });
+        let gradients: Option<Vec<_>> = gradients.collect();
+        Tensor::cat(gradients.expect("the loss depends on the same weights as before"), 0).cast(DType::F32)
+    }
+
+    fn update(&mut self, adam: &Adam, step: usize, gradient: Tensor<B, 1>, rate: f64) {
+        let direction = adam.direction(step, gradient, &mut self.first, &mut self.second);
+        let direction = match self.tensors[0].1.len() {
+            1 => direction,
+            _ => direction + self.values.clone() * adam.weight_decay,
+        };
+        let direction = match &self.factors {
+            Some(factors) => direction * factors.clone(),
+            None => direction,
+        };
+        self.values = self.values.clone() - direction * rate;
+    }
+
+    /// The values as new leaves of the networks' graph.
+    fn spread<A: AutodiffBackend<InnerBackend = B>>(&self, precision: Precision, leaves: &mut Weights<A>) {
+        let values = lowered(&self.tensors[0].0, &self.values, precision);
+        self.each(&values, |name, part| match part {
+            Part::Matrix(part) => drop(leaves.matrices.insert(name.to_owned(), leaf(part))),
+            Part::Vector(part) => drop(leaves.vectors.insert(name.to_owned(), leaf(part))),
+        });
+    }
+
+    /// Puts each tensor's part of `values` under its name.
+    fn split(&self, values: &Tensor<B, 1>, into: &mut Weights<B>) {
+        self.each(values, |name, part| match part {
+            Part::Matrix(part) => drop(into.matrices.insert(name.to_owned(), part)),
+            Part::Vector(part) => drop(into.vectors.insert(name.to_owned(), part)),
+        });
+    }
+
+    fn each(&self, values: &Tensor<B, 1>, mut found: impl FnMut(&str, Part<B>)) {
+        let mut start = 0;
+        for (name, shape) in &self.tensors {
+            let length = shape.iter().product();
+            let part = values.clone().narrow(0, start, length);
+            found(
+                name,
+                match shape[..] {
+                    [rows, columns] => Part::Matrix(part.reshape([rows, columns])),
+                    _ => Part::Vector(part),
+                },
+            );
+            start += length;
+        }
+    }
+}
+
+/// One tensor of a group.
+enum Part<B: Backend> {
+    Matrix(Tensor<B, 2>),
+    Vector(Tensor<B, 1>),
+}
+
+fn leaf<B: AutodiffBackend, const D: usize>(tensor: Tensor<B::InnerBackend, D>) -> Tensor<B, D> {
+    Tensor::from_inner(tensor).require_grad()
+}
+
+/// A tensor as networks read it.
+fn lowered<B: Backend, const D: usize>(
+    name: &str,
+    tensor: &Tensor<B, D>,
+    precision: Precision,
+) -> Tensor<B, D> {
+    match precision {
+        Precision::Bf16 if is_multiplied(name) => tensor.clone().cast(DType::BF16),
+        _ => tensor.clone(),
+    }
+}
+
+/// Whether it is the weight or bias of a product. Embedding tables are not, so that the gradients of a frequent word
+/// add up in f32.
+fn is_multiplied(name: &str) -> bool {
+    let table = name.contains("embeddings") && !name.contains("embeddings_project");
+    !table && !name.contains("LayerNorm") && !name.contains("lm_head")
+}
