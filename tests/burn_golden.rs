@@ -19,7 +19,8 @@ use electret::train::weights::Weights;
 fn check<B: Differentiable>(head: &str, tolerance: f32, loss: Loss<B>) {
     let golden = Golden::open();
     let device = B::Device::default();
-    let weights = Weights::<B>::from_tensors(&golden.weights(Some(head)), &device).unwrap().require_grad();
+    let weights = Weights::from_tensors(&golden.weights(Some(head)), &device).unwrap();
+    let weights = Weights::<B>::leaves(weights);
     let checkpoint = golden.checkpoint(Some(head));
     let network = Network {
         weights: &weights,

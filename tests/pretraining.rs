@@ -148,6 +148,27 @@ fn a_killed_run_has_the_losses_of_an_uninterrupted_one() {
     assert_eq!(newest_weights(&whole).unwrap(), newest_weights(&killed).unwrap());
 }
 
+/// What a scheduler sends before it kills, and Ctrl-C: the step that is being done is kept.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_told_to_stop_keeps_its_last_step() {
+    let (corpus, out) = (corpus("told-corpus"), folder("told-run"));
+    for signal in ["-TERM", "-INT"] {
+        let least = 2 + rows(&out).map_or(0, |rows| rows.len());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_electret"));
+        command.arg("pretrain").arg(&corpus).arg("-o").arg(&out);
+        command.args(["--steps", "100000", "--batch-size", "4", "--report-every", "1"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while rows(&out).map_or(0, |rows| rows.len()) < least {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap().success());
+        assert!(child.wait().unwrap().success(), "{signal}");
+        let last = rows(&out).unwrap().last().unwrap().step;
+        assert!(last >= least && newest_weights(&out).unwrap().0 == last, "{signal}: step {last}");
+    }
+}
+
 #[test]
 fn every_objective_and_sharing_trains_and_exports() {
     let corpus = corpus("objectives-corpus");

@@ -57,14 +57,9 @@ impl<B: AutodiffBackend> Learner<B> {
     /// Goes on from a checkpoint; without `rate` all tensors have the same learning rate.
     pub fn new(checkpoint: Checkpoint<B::InnerBackend>, precision: Precision, rate: Option<RateOf>) -> Self {
         let Checkpoint { step, weights: idle, moments: idle_moments } = checkpoint;
-        let leaves = Weights {
-            matrices: idle
-                .matrices
-                .iter()
-                .map(|(n, t)| (n.clone(), leaf(lowered(n, t, precision))))
-                .collect(),
-            vectors: idle.vectors.iter().map(|(n, t)| (n.clone(), leaf(lowered(n, t, precision)))).collect(),
-        };
+        let matrices = idle.matrices.iter().map(|(n, t)| (n.clone(), lowered(n, t, precision))).collect();
+        let vectors = idle.vectors.iter().map(|(n, t)| (n.clone(), lowered(n, t, precision))).collect();
+        let leaves = Weights::leaves(Weights { matrices, vectors });
         Self { step, leaves, precision, idle, idle_moments, groups: Vec::new(), rate }
     }
 
@@ -152,13 +147,17 @@ impl<B: Backend> Group<B> {
         moments: &mut Moments<B>,
         rate: Option<&RateOf>,
     ) -> Option<Self> {
-        let values: Option<Vec<_>> = tensors.iter().map(|(name, _)| weights.take_flat(name)).collect();
-        let values = Tensor::cat(values.filter(|values| !values.is_empty())?, 0);
+        let each: Option<Vec<_>> = tensors.iter().map(|(name, _)| weights.take_flat(name)).collect();
+        let each = each.filter(|each| !each.is_empty())?;
         let moment = |moments: &mut Weights<B>| {
-            let known: Option<Vec<_>> = tensors.iter().map(|(name, _)| moments.take_flat(name)).collect();
-            known.map_or_else(|| values.zeros_like(), |known| Tensor::cat(known, 0))
+            let known = tensors
+                .iter()
+                .zip(&each)
+                .map(|((name, _), values)| moments.take_flat(name).unwrap_or_else(|| values.zeros_like()));
+            Tensor::cat(known.collect(), 0)
         };
         let (first, second) = (moment(&mut moments.first), moment(&mut moments.second));
+        let values = Tensor::cat(each, 0);
         let device = values.device();
         let factors = rate.map(|rate| {
             let each = tensors
@@ -197,46 +196,26 @@ impl<B: Backend> Group<B> {
 
     /// The values as new leaves of the networks' graph.
     fn spread<A: AutodiffBackend<InnerBackend = B>>(&self, precision: Precision, leaves: &mut Weights<A>) {
-        let values = lowered(&self.tensors[0].0, &self.values, precision);
-        self.each(&values, |name, part| match part {
-            Part::Matrix(part) => drop(leaves.matrices.insert(name.to_owned(), leaf(part))),
-            Part::Vector(part) => drop(leaves.vectors.insert(name.to_owned(), leaf(part))),
-        });
+        let mut parts = Weights::default();
+        self.split(&lowered(&self.tensors[0].0, &self.values, precision), &mut parts);
+        let parts = Weights::leaves(parts);
+        leaves.matrices.extend(parts.matrices);
+        leaves.vectors.extend(parts.vectors);
     }
 
     /// Puts each tensor's part of `values` under its name.
     fn split(&self, values: &Tensor<B, 1>, into: &mut Weights<B>) {
-        self.each(values, |name, part| match part {
-            Part::Matrix(part) => drop(into.matrices.insert(name.to_owned(), part)),
-            Part::Vector(part) => drop(into.vectors.insert(name.to_owned(), part)),
-        });
-    }
-
-    fn each(&self, values: &Tensor<B, 1>, mut found: impl FnMut(&str, Part<B>)) {
         let mut start = 0;
         for (name, shape) in &self.tensors {
             let length = shape.iter().product();
             let part = values.clone().narrow(0, start, length);
-            found(
-                name,
-                match shape[..] {
-                    [rows, columns] => Part::Matrix(part.reshape([rows, columns])),
-                    _ => Part::Vector(part),
-                },
-            );
+            match shape[..] {
+                [rows, columns] => drop(into.matrices.insert(name.clone(), part.reshape([rows, columns]))),
+                _ => drop(into.vectors.insert(name.clone(), part)),
+            }
             start += length;
         }
     }
-}
-
-/// One tensor of a group.
-enum Part<B: Backend> {
-    Matrix(Tensor<B, 2>),
-    Vector(Tensor<B, 1>),
-}
-
-fn leaf<B: AutodiffBackend, const D: usize>(tensor: Tensor<B::InnerBackend, D>) -> Tensor<B, D> {
-    Tensor::from_inner(tensor).require_grad()
 }
 
 /// A tensor as networks read it.

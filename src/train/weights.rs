@@ -40,12 +40,14 @@ impl<B: Backend> Weights<B> {
         self.vectors.get(name).unwrap_or_else(|| panic!("no vector {name}")).clone()
     }
 
-    /// Marks every tensor as a leaf whose gradient is wanted.
-    pub fn require_grad(self) -> Self {
-        Self {
-            matrices: self.matrices.into_iter().map(|(n, t)| (n, t.require_grad())).collect(),
-            vectors: self.vectors.into_iter().map(|(n, t)| (n, t.require_grad())).collect(),
-        }
+    /// Tensors as leaves, of which gradients are wanted.
+    pub fn leaves(inner: Weights<B::InnerBackend>) -> Self
+    where
+        B: AutodiffBackend,
+    {
+        let matrices = inner.matrices.into_iter().map(|(n, t)| (n, Tensor::from_inner(t).require_grad()));
+        let vectors = inner.vectors.into_iter().map(|(n, t)| (n, Tensor::from_inner(t).require_grad()));
+        Self { matrices: matrices.collect(), vectors: vectors.collect() }
     }
 
     /// The same tensors without what differentiation needs.
