@@ -1,5 +1,5 @@
-//! A WebAssembly module that answers with the hash of electret-tiny's logits, to compare with
-//! every other machine's: `node examples/wasm_logits.mjs MODULE`.
+//! A WebAssembly module that answers with the hash of electret-tiny's logits, to compare with every other machine's, and
+//! proves the results that other models carry: `node examples/wasm_logits.mjs MODULE.wasm… MODEL.electret…`.
 
 #[path = "../tests/golden/logits.rs"]
 mod golden;
@@ -21,4 +21,28 @@ pub extern "C" fn logits_hash() -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn expected() -> u64 {
     golden::LOGITS
+}
+
+/// Zeroed room where a model or an arena may lie; never given back.
+#[unsafe(no_mangle)]
+pub extern "C" fn room(bytes: usize) -> *mut u8 {
+    Vec::leak((0..bytes.div_ceil(64)).map(|_| Arena::<64>::new()).collect()).as_mut_ptr().cast()
+}
+
+/// How many results a model carries, if all of them have the same bits here; else 0. `file` is what [`room`] gave.
+///
+/// # Safety
+/// `bytes` bytes can be read there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn proven(file: *const u8, bytes: usize) -> usize {
+    // SAFETY: the caller's promise.
+    let file = unsafe { std::slice::from_raw_parts(file, bytes) };
+    let Ok(model) = Model::open(file) else { return 0 };
+    let bytes = Plan::inference(model.config(), 64).for_model(&model).bytes();
+    // SAFETY: the room was just made, for so many bytes at least.
+    let arena = unsafe { std::slice::from_raw_parts_mut(room(bytes), bytes) };
+    match Session::new(model, arena, 64).and_then(|mut session| session.self_test()) {
+        Ok((results, true)) => results,
+        Ok((_, false)) | Err(_) => 0,
+    }
 }
