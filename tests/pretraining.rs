@@ -160,6 +160,7 @@ fn a_run_that_is_told_to_stop_keeps_its_last_step() {
         command.args(["--steps", "100000", "--batch-size", "4", "--report-every", "1"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         while rows(&out).map_or(0, |rows| rows.len()) < least {
+            assert!(child.try_wait().unwrap().is_none(), "the run ended before {signal}");
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap().success());
@@ -175,10 +176,12 @@ fn every_objective_and_sharing_trains_and_exports() {
     let sharings = [Sharing::Embeddings, Sharing::Gdes, Sharing::None, Sharing::All];
     let objectives = [Kind::Electra, Kind::Electra15, Kind::ReplaceMlm, Kind::AllTokensMlm, Kind::Mlm];
     let pairs = objectives.map(|kind| (kind, Sharing::Embeddings)).into_iter();
-    for (kind, sharing) in pairs.chain(sharings.map(|sharing| (Kind::Electra, sharing))) {
+    let pairs = pairs.chain(sharings.map(|sharing| (Kind::Electra, sharing)));
+    let precisions = [Precision::F32, Precision::Bf16];
+    for ((kind, sharing), precision) in pairs.flat_map(|pair| precisions.map(|precision| (pair, precision))) {
         let out = folder("objectives-run");
         let size = if sharing == Sharing::All { 1.0 } else { 0.5 };
-        let run = Run { generator: Generator { size, sharing }, ..run(kind) };
+        let run = Run { generator: Generator { size, sharing }, precision, ..run(kind) };
         train(&run, &corpus, &out, Some(2)).unwrap();
         let exported = folder("objectives-export");
         let discriminator = export(&out, &corpus, Which::Discriminator, &exported);

@@ -19,10 +19,12 @@ case $devices in *cuda* | *wgpu*)
   on=cuda precisions="bf16 f32" modes=("eager bf16:--bf16" "compiled bf16:--bf16 --compile" "eager f32:") ;;
 esac
 
-declare -A best
 for turn in $(seq "$turns"); do
+  declare -A best=()
   for device in $devices; do
     for precision in $precisions; do
+      # WGSL has no bf16.
+      if [ "$device $precision" = "wgpu bf16" ]; then continue; fi
       rm -rf "$work/run"
       # The first line of the curve holds the start, with kernels being compiled; the second is measured.
       "$electret" pretrain "$corpus" -o "$work/run" --preset "$preset" --batch-size "$batch" --device "$device" \
@@ -37,8 +39,8 @@ for turn in $(seq "$turns"); do
     # shellcheck disable=SC2086
     theirs=$("$python" "$here/pytorch.py" "$work/run" --steps "$steps" --device "$on" ${mode#*:})
     name=${mode%%:*}
-    ours=${best[${name#* }]}
-    printf 'turn %d: PyTorch %-13s %9d tokens/s; the best of ours so far is %s of it\n' \
+    ours=${best[${name#* }]:-0}
+    printf 'turn %d: PyTorch %-13s %9d tokens/s; the best of ours is %s of it\n' \
       "$turn" "$name" "$theirs" "$(awk -v a="$ours" -v b="$theirs" 'BEGIN { printf "%.2f", a / b }')"
   done
 done

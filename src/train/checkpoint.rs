@@ -1,4 +1,4 @@
-//! A run on disk: `run.json` and rotating checkpoints, each one safetensors file that holds the
+//! A run on disk: rotating checkpoints, each one safetensors file that holds the
 //! weights under their own names and the optimiser's moments under `adam.first.` and
 //! `adam.second.`. A file is renamed into place when it is whole, so the newest one is always good.
 

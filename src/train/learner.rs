@@ -19,19 +19,9 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// 16-bit floats of 8 bits' precision, which GPUs multiply many times faster. Sums, LayerNorm, losses, the
-    /// optimiser and its weights stay f32.
+    /// 16-bit floats of 8 bits' precision, which GPUs multiply many times faster: products, their biases and what goes
+    /// from one straight into the next. Residuals, LayerNorm, GELU, losses, the optimiser and its weights stay f32.
     Bf16,
-}
-
-impl Precision {
-    /// As a `run.toml` has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
 }
 
 /// All that is learnt, after `step` updates.
@@ -120,7 +110,8 @@ impl<B: AutodiffBackend> Learner<B> {
         let vectors = self.leaves.vectors.iter().filter(|(_, leaf)| leaf.grad(found).is_some());
         let vectors: Vec<_> = vectors.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
         for tensors in [matrices, vectors] {
-            let (multiplied, others) = tensors.into_iter().partition(|(name, _)| is_multiplied(name));
+            let low = |name: &str| self.precision == Precision::Bf16 && is_multiplied(name);
+            let (multiplied, others) = tensors.into_iter().partition(|(name, _)| low(name));
             for tensors in [multiplied, others] {
                 let rate = self.rate.as_ref();
                 self.groups.extend(Group::take(tensors, &mut self.idle, &mut self.idle_moments, rate));
@@ -147,8 +138,11 @@ impl<B: Backend> Group<B> {
         moments: &mut Moments<B>,
         rate: Option<&RateOf>,
     ) -> Option<Self> {
-        let each: Option<Vec<_>> = tensors.iter().map(|(name, _)| weights.take_flat(name)).collect();
-        let each = each.filter(|each| !each.is_empty())?;
+        if tensors.is_empty() {
+            return None;
+        }
+        let each = tensors.iter().map(|(name, _)| weights.take_flat(name).expect("a leaf is a weight"));
+        let each: Vec<_> = each.collect();
         let moment = |moments: &mut Weights<B>| {
             let known = tensors
                 .iter()

@@ -2,7 +2,7 @@
 //!
 //! libtorch has LayerNorm, attention, GELU and a linear layer as one kernel each, forward and back. A layer is recorded
 //! by libtorch's own differentiation in between, so that a step of a dozen layers costs a processor a dozen nodes and
-//! not a thousand. Held against Burn's operations by `tests/burn_golden.rs`.
+//! not a thousand. Held against PyTorch's gradients by `tests/burn_golden.rs`.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;

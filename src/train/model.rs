@@ -1,12 +1,12 @@
 //! ELECTRA's equations on Burn tensors, differentiable: the network that is trained.
 //!
-//! A product is done in the precision of its weights, which may be bf16; sums, LayerNorm and losses are f32.
+//! A product is done in the precision of its weights, which may be bf16; residuals, LayerNorm, GELU and losses are f32.
 //!
 //! Held against `reference/` and against PyTorch's gradients by `tests/burn_golden.rs`.
 
 use burn::tensor::{
     Bool, DType, Int, Tensor,
-    activation::{gelu, softmax},
+    activation::{self, softmax},
     backend::Backend,
 };
 
@@ -66,6 +66,12 @@ impl<B: Backend> Batch<B> {
 /// The same values in another precision.
 fn cast<B: Backend, const D: usize>(x: Tensor<B, D>, precision: DType) -> Tensor<B, D> {
     if x.dtype() == precision { x } else { x.cast(precision) }
+}
+
+/// GELU, computed in f32: some backends make it of many operations.
+fn gelu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let precision = x.dtype();
+    cast(activation::gelu(cast(x, DType::F32)), precision)
 }
 
 impl Embeddings {

@@ -1,5 +1,5 @@
-//! Adam as ELECTRA uses it (`optimization.py`): decoupled weight decay on matrices only, ε 1e-6,
-//! no bias correction, gradients clipped by their global norm; and its learning-rate schedule.
+//! Adam as ELECTRA uses it (`optimization.py`): decoupled weight decay on matrices only, ε 1e-6, no bias correction,
+//! gradients clipped by their global norm; and its learning-rate schedule. [`super::learner`] does the updates.
 
 use burn::tensor::{Tensor, backend::Backend};
 

@@ -2,7 +2,7 @@
 //!
 //! Every parameter of ELECTRA is a matrix or a vector. Matrices keep PyTorch's `[out, in]` layout
 //! and take weight decay; vectors (biases, LayerNorm) do not. Holding them by name makes loading,
-//! checkpointing, gradients and export one loop each, and sharing a tensor is using its name twice.
+//! checkpointing and export one loop each, and sharing a tensor is using its name twice.
 
 use std::collections::BTreeMap;
 

@@ -21,6 +21,7 @@ use electret::train::ranks::Ranks;
 use electret::train::run::Run;
 use electret::train::trainer::Pace;
 use electret::train::weights::Weights;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use toml::{Table, Value};
 
 use super::device::{Device, on_device};
@@ -66,7 +67,7 @@ struct CorpusBuild {
     output: Output,
 }
 
-/// Pre-train an ELECTRA; a run that is there already goes on where it stopped. Ctrl-C saves and leaves.
+/// Pre-train an ELECTRA; a run that is there already goes on where it stopped. Ctrl-C and SIGTERM save and leave.
 ///
 /// A preset's values stand under those of --config, and these under the other options; what came of it is kept in
 /// the run's folder as run.toml, beside checkpoints, curve.tsv, TensorBoard's events and report.html.
@@ -223,13 +224,11 @@ impl Pretrain {
         #[cfg(not(feature = "mpi"))]
         let ranks = Alone;
         let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupted);
-        ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-            eprintln!("saving after this step; once more to leave without");
-        })?;
+        // A second Ctrl-C leaves at once; a scheduler may well ask twice.
+        signal_hook::flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&interrupted))?;
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+        }
         let pace = Pace {
             report_every: self.report_every.max(1),
             checkpoint_every: self.checkpoint_every.max(1),
@@ -249,7 +248,8 @@ impl Pretrain {
         }
         let step = step?;
         if ranks.rank() == 0 {
-            say!("{}: step {step} of {}", out.display(), run.steps);
+            let kept = if interrupted.load(Ordering::Relaxed) { "; the same command goes on" } else { "" };
+            say!("{}: step {step} of {}{kept}", out.display(), run.steps);
         }
         Ok(())
     }
@@ -258,6 +258,7 @@ impl Pretrain {
     fn overrides(&self) -> Result<Table> {
         let mut table = Table::new();
         let kind = self.objective.and_then(|kind| Some(kind.to_possible_value()?.get_name().to_owned()));
+        let precision = self.precision.and_then(|of| Some(of.to_possible_value()?.get_name().to_owned()));
         let init_from = self.init_from.as_ref().map(|path| path.display().to_string());
         for (key, value) in [
             ("preset", self.preset.clone().map(Value::String)),
@@ -268,7 +269,7 @@ impl Pretrain {
             ("micro_batch", self.micro_batch.map(Value::Integer)),
             ("adam.learning_rate", self.learning_rate.map(Value::Float)),
             ("adam.warmup_steps", self.warmup_steps.map(Value::Integer)),
-            ("precision", self.precision.map(|precision| Value::String(precision.name().to_owned()))),
+            ("precision", precision.map(Value::String)),
             ("dropout", self.dropout.map(Value::Float)),
             ("seed", self.seed.map(Value::Integer)),
         ] {
