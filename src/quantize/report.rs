@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::QuantizeError;
 use crate::encoder::{Network, Workspace};
-use crate::import::Checkpoint;
+use crate::import::{Checkpoint, HeadTensors};
 use crate::kernels;
 use crate::reference::{Reference, Sequence};
 use crate::text::{Input, Token, Tokenizer};
@@ -166,74 +166,27 @@ impl<'a> Comparison<'a> {
         tokens: &[Token],
         hidden: &Array2<f32>,
     ) -> Result<(), QuantizeError> {
-        let head = &self.checkpoint.heads[index];
-        let reference = Reference(self.checkpoint);
+        let (checkpoint, head) = (self.checkpoint, &self.checkpoint.heads[index]);
         let mut session = Session::with(self.model, self.arena.as_mut_slice(), self.plan, kernels::best())?;
-        let Self { heads, changed, checkpoint, .. } = self;
-        let sums = &mut heads[index];
-        let mut change = |token: &Token, reference: String, model: String| {
-            let whole = head.kind.answers_from_first_token();
-            if changed.len() < SHOWN && (whole || token.special == 0) {
-                let token = if whole { 0..0 } else { token.start as usize..token.end as usize };
-                changed.push(Change {
-                    head: head.kind.name(),
-                    text: text.to_owned(),
-                    token,
-                    reference,
-                    model,
-                });
-            }
+        let both = Both { checkpoint, head, text, tokens, hidden };
+        let (max_error, decisions) = match head.kind {
+            HeadKind::FillMask => both.words(&mut session)?,
+            HeadKind::Answer => both.ends(&mut session)?,
+            _ => both.labels(&mut session)?,
         };
-        if head.kind == HeadKind::FillMask {
-            let expected = reference.logits(head, hidden.view())?;
-            let predictions = session.predictions_of(tokens)?;
-            let piece = |id: usize| checkpoint.pieces.get(id).cloned().unwrap_or_default();
-            for ((row, prediction), token) in expected.rows().into_iter().zip(predictions).zip(tokens) {
-                let (best, found) = (argmax(row), prediction.id as usize);
-                sums.add(best == found, row[best], prediction.logit);
-                if best != found {
-                    change(token, piece(best), piece(found));
-                }
-            }
-            return Ok(());
-        }
-        let rows = head.kind.answering_rows(tokens.len());
-        let expected = reference.logits(head, hidden.slice(ndarray::s![..rows, ..]))?;
-        let logits = session.token_logits_of(head.kind, tokens)?.logits;
-        let errors = expected.iter().zip(logits).map(|(a, b)| f64::from((a - b).abs()));
-        sums.max_error = errors.fold(sums.max_error, f64::max);
-        if head.kind == HeadKind::Answer {
-            // Where the answer starts, and where it ends.
-            let found = ArrayView2::from_shape(expected.dim(), logits).expect("two logits a token");
-            let word = |place: usize| {
-                text.get(tokens[place].start as usize..tokens[place].end as usize)
-                    .unwrap_or_default()
-                    .to_owned()
+        let sums = &mut self.heads[index];
+        sums.max_error = sums.max_error.max(max_error);
+        let whole = head.kind.answers_from_first_token();
+        for Decision { token, changed } in decisions {
+            sums.decisions += 1;
+            let Some((reference, model)) = changed else {
+                sums.agree += 1;
+                continue;
             };
-            for (expected, found) in expected.columns().into_iter().zip(found.columns()) {
-                let (expected, found) = (argmax(expected), argmax(found));
-                sums.decide(expected == found);
-                if expected != found {
-                    change(&tokens[expected], word(expected), word(found));
-                }
-            }
-            return Ok(());
-        }
-        let rows = expected.rows().into_iter().zip(logits.chunks_exact(head.labels.len()));
-        for ((row, logits), token) in rows.zip(tokens) {
-            let decision = |row: ArrayView1<'_, f32>| match head.kind {
-                HeadKind::Detect => usize::from(row[0] > 0.0),
-                HeadKind::Regress => 0,
-                _ => argmax(row),
-            };
-            let (expected, found) = (decision(row), decision(ArrayView1::from(logits)));
-            sums.decide(expected == found);
-            if expected != found {
-                let named = |choice: usize, logit: f32| match head.kind {
-                    HeadKind::Detect => format!("replaced: {:.3}", 1.0 / (1.0 + (-logit).exp())),
-                    _ => head.labels.get(choice).cloned().unwrap_or_default(),
-                };
-                change(token, named(expected, row[0]), named(found, logits[0]));
+            if self.changed.len() < SHOWN && (whole || token.special == 0) {
+                let token = if whole { 0..0 } else { token.start as usize..token.end as usize };
+                let (head, text) = (head.kind.name(), text.to_owned());
+                self.changed.push(Change { head, text, token, reference, model });
             }
         }
         Ok(())
@@ -291,15 +244,91 @@ impl LayerSums {
     }
 }
 
-impl HeadSums {
-    fn decide(&mut self, agrees: bool) {
-        self.decisions += 1;
-        self.agree += usize::from(agrees);
+/// What one head of the reference and of the model make of one sentence.
+struct Both<'a> {
+    checkpoint: &'a Checkpoint,
+    head: &'a HeadTensors,
+    text: &'a str,
+    tokens: &'a [Token],
+    /// The reference's last hidden states, `[tokens, hidden]`.
+    hidden: &'a Array2<f32>,
+}
+
+/// Something that a head decides about a token, and what the two say where they differ.
+struct Decision<'a> {
+    token: &'a Token,
+    changed: Option<(String, String)>,
+}
+
+/// The largest difference of a logit, and all decisions.
+type Compared<'a> = Result<(f64, Vec<Decision<'a>>), QuantizeError>;
+
+impl<'a> Both<'a> {
+    /// The likeliest word at every place.
+    fn words(&self, session: &mut Session<'_, '_>) -> Compared<'a> {
+        let expected = Reference(self.checkpoint).logits(self.head, self.hidden.view())?;
+        let piece = |id: usize| self.checkpoint.pieces.get(id).cloned().unwrap_or_default();
+        let mut max_error = 0.0;
+        let predictions = session.predictions_of(self.tokens)?;
+        let rows = expected.rows().into_iter().zip(predictions).zip(self.tokens);
+        let decisions = rows.map(|((row, prediction), token)| {
+            let (best, found) = (argmax(row), prediction.id as usize);
+            max_error = f64::max(max_error, (row[best] - prediction.logit).abs().into());
+            Decision { token, changed: (best != found).then(|| (piece(best), piece(found))) }
+        });
+        let decisions = decisions.collect();
+        Ok((max_error, decisions))
     }
 
-    fn add(&mut self, agrees: bool, expected: f32, found: f32) {
-        self.decide(agrees);
-        self.max_error = self.max_error.max(f64::from((expected - found).abs()));
+    /// Where an answer starts, and where it ends.
+    fn ends(&self, session: &mut Session<'_, '_>) -> Compared<'a> {
+        let (max_error, expected, logits) = self.logits(session)?;
+        let found = ArrayView2::from_shape(expected.dim(), logits).expect("two logits a token");
+        let word = |place: usize| {
+            let token = &self.tokens[place];
+            self.text.get(token.start as usize..token.end as usize).unwrap_or_default().to_owned()
+        };
+        let columns = expected.columns().into_iter().zip(found.columns());
+        let decisions = columns.map(|(expected, found)| {
+            let (best, found) = (argmax(expected), argmax(found));
+            let changed = (best != found).then(|| (word(best), word(found)));
+            Decision { token: &self.tokens[best], changed }
+        });
+        Ok((max_error, decisions.collect()))
+    }
+
+    /// A label, or yes or no; a value is no decision that could change.
+    fn labels(&self, session: &mut Session<'_, '_>) -> Compared<'a> {
+        let (max_error, expected, logits) = self.logits(session)?;
+        let decision = |row: ArrayView1<'_, f32>| match self.head.kind {
+            HeadKind::Detect => usize::from(row[0] > 0.0),
+            HeadKind::Regress => 0,
+            _ => argmax(row),
+        };
+        let named = |choice: usize, logit: f32| match self.head.kind {
+            HeadKind::Detect => format!("replaced: {:.3}", 1.0 / (1.0 + (-logit).exp())),
+            _ => self.head.labels.get(choice).cloned().unwrap_or_default(),
+        };
+        let rows = expected.rows().into_iter().zip(logits.chunks_exact(self.head.labels.len()));
+        let decisions = rows.zip(self.tokens).map(|((row, logits), token)| {
+            let (best, found) = (decision(row), decision(ArrayView1::from(logits)));
+            let changed = (best != found).then(|| (named(best, row[0]), named(found, logits[0])));
+            Decision { token, changed }
+        });
+        Ok((max_error, decisions.collect()))
+    }
+
+    /// The largest difference, the reference's logits `[rows, labels]`, and the model's one after another.
+    fn logits<'s>(
+        &self,
+        session: &'s mut Session<'_, '_>,
+    ) -> Result<(f64, Array2<f32>, &'s [f32]), QuantizeError> {
+        let rows = self.head.kind.answering_rows(self.tokens.len());
+        let expected =
+            Reference(self.checkpoint).logits(self.head, self.hidden.slice(ndarray::s![..rows, ..]))?;
+        let logits = session.token_logits_of(self.head.kind, self.tokens)?.logits;
+        let errors = expected.iter().zip(logits).map(|(a, b)| f64::from((a - b).abs()));
+        Ok((errors.fold(0.0, f64::max), expected, logits))
     }
 }
 
