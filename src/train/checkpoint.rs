@@ -27,6 +27,11 @@ pub struct Checkpoint<B: Backend> {
 }
 
 impl<B: Backend> Checkpoint<B> {
+    /// Weights that nothing has been learnt of yet.
+    pub fn fresh(weights: Weights<B>) -> Self {
+        Self { step: 0, weights, moments: Moments::default() }
+    }
+
     /// Writes the checkpoint into the run's folder and removes those beyond the newest two.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let mut all = Tensors::default();

@@ -14,7 +14,7 @@ use super::kernels::{Differentiable, Kernels};
 use super::learner::{Learner, Precision};
 use super::model::{Batch, Embeddings, Network};
 use super::objective::{cross_entropy, ids, vector};
-use super::optimizer::{Adam, Moments, scalar};
+use super::optimizer::{Adam, scalar};
 use super::start::fresh_head;
 use super::weights::Weights;
 use crate::evaluate::{Labelled, Metric, Reader, TextReader, score};
@@ -116,11 +116,7 @@ pub fn finetune<B: Differentiable>(
         left_out: train.examples.len() - lessons.len(),
         checkpoint: with_fresh_head(start, train, seed),
     };
-    let begun = State {
-        step: 0,
-        weights: Weights::from_tensors(&found.checkpoint.tensors, device)?,
-        moments: Moments::default(),
-    };
+    let begun = State::fresh(Weights::from_tensors(&found.checkpoint.tensors, device)?);
     let (decay, layers) = (recipe.layer_decay, start.config.num_hidden_layers);
     let rate = Box::new(move |name: &str| decay.powi(below_head(name, layers)));
     let mut learner = Learner::<B>::new(begun, Precision::F32, Some(rate));
@@ -264,7 +260,7 @@ fn loss<B: Kernels>(
             cross_entropy(logits.select(0, ids(rows, device)), ids(labels, device))
         }
         HeadKind::Answer => {
-            let padding = batch.padding.float() * -10000.0;
+            let padding = batch.mask().reshape([size, sequence]);
             let end = |column: usize| {
                 let logits = logits.clone().narrow(1, column, 1).reshape([size, sequence]);
                 cross_entropy(logits + padding.clone(), first(column))

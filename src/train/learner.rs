@@ -24,6 +24,15 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// Whether networks read the tensor of that name in bf16: the weight or bias of a product. Embedding tables are
+    /// not, so that the gradients of a frequent word add up in f32.
+    fn lowers(self, name: &str) -> bool {
+        let table = name.contains("embeddings") && !name.contains("embeddings_project");
+        self == Self::Bf16 && !table && !name.contains("LayerNorm") && !name.contains("lm_head")
+    }
+}
+
 /// All that is learnt, after `step` updates.
 pub struct Learner<B: AutodiffBackend> {
     step: usize,
@@ -110,9 +119,8 @@ impl<B: AutodiffBackend> Learner<B> {
         let vectors = self.leaves.vectors.iter().filter(|(_, leaf)| leaf.grad(found).is_some());
         let vectors: Vec<_> = vectors.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
         for tensors in [matrices, vectors] {
-            let low = |name: &str| self.precision == Precision::Bf16 && is_multiplied(name);
-            let (multiplied, others) = tensors.into_iter().partition(|(name, _)| low(name));
-            for tensors in [multiplied, others] {
+            let (low, full) = tensors.into_iter().partition(|(name, _)| self.precision.lowers(name));
+            for tensors in [low, full] {
                 let rate = self.rate.as_ref();
                 self.groups.extend(Group::take(tensors, &mut self.idle, &mut self.idle_moments, rate));
             }
@@ -218,15 +226,5 @@ fn lowered<B: Backend, const D: usize>(
     tensor: &Tensor<B, D>,
     precision: Precision,
 ) -> Tensor<B, D> {
-    match precision {
-        Precision::Bf16 if is_multiplied(name) => tensor.clone().cast(DType::BF16),
-        _ => tensor.clone(),
-    }
-}
-
-/// Whether it is the weight or bias of a product. Embedding tables are not, so that the gradients of a frequent word
-/// add up in f32.
-fn is_multiplied(name: &str) -> bool {
-    let table = name.contains("embeddings") && !name.contains("embeddings_project");
-    !table && !name.contains("LayerNorm") && !name.contains("lm_head")
+    if precision.lowers(name) { tensor.clone().cast(DType::BF16) } else { tensor.clone() }
 }

@@ -90,11 +90,11 @@ const INPUTS: usize = 1 + WEIGHTS.len();
 
 /// The tensors that the layer of that name computes with.
 fn inputs<B: Kernels>(network: &Network<'_, B>, name: &str, x: Tensor<B, 2>) -> [FloatTensor<B>; INPUTS] {
-    let mut x = Some(x);
     std::array::from_fn(|index| {
-        let Some(weight) = index.checked_sub(1).map(|index| format!("{name}.{}", WEIGHTS[index])) else {
-            return x.take().expect("the first of all").into_primitive().tensor();
-        };
+        if index == 0 {
+            return x.clone().into_primitive().tensor();
+        }
+        let weight = format!("{name}.{}", WEIGHTS[index - 1]);
         if weight.ends_with("bias") || weight.contains("LayerNorm") {
             network.weights.vector(&weight).into_primitive().tensor()
         } else {

@@ -22,7 +22,6 @@ use super::learner::{Gradients, Learner, Precision};
 use super::masked::Masked;
 use super::model::{Embeddings, Network};
 use super::objective::{Counts, Judged, Pair};
-use super::optimizer::Moments;
 use super::peak;
 use super::ranks::Ranks;
 use super::report;
@@ -166,7 +165,7 @@ impl Run {
             if !Checkpoint::<B>::is_in(folder)? {
                 corpus.verify()?;
                 let weights = self.initial_weights(shapes, corpus, device)?;
-                Checkpoint::<B> { step: 0, weights, moments: Moments::default() }.save(folder)?;
+                Checkpoint::<B>::fresh(weights).save(folder)?;
             }
         }
         ranks.wait();

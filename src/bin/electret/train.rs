@@ -257,8 +257,7 @@ impl Pretrain {
     /// What the command line says, as a run.toml would.
     fn overrides(&self) -> Result<Table> {
         let mut table = Table::new();
-        let kind = self.objective.and_then(|kind| Some(kind.to_possible_value()?.get_name().to_owned()));
-        let precision = self.precision.and_then(|of| Some(of.to_possible_value()?.get_name().to_owned()));
+        let (kind, precision) = (self.objective.and_then(spelled), self.precision.and_then(spelled));
         let init_from = self.init_from.as_ref().map(|path| path.display().to_string());
         for (key, value) in [
             ("preset", self.preset.clone().map(Value::String)),
@@ -286,6 +285,11 @@ impl Pretrain {
         }
         Ok(table)
     }
+}
+
+/// A choice as the command line and run.toml spell it.
+fn spelled(choice: impl ValueEnum) -> Option<String> {
+    Some(choice.to_possible_value()?.get_name().to_owned())
 }
 
 /// Puts a value under a dotted key.
