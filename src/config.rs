@@ -1,6 +1,6 @@
 //! The shape of an ELECTRA, under the names that Hugging Face and Google's code gave its numbers.
 
-use crate::weights::format::int4_tiles;
+use crate::weights::format::int4_halves;
 
 /// The numbers that fix the shape of a network. All sizes are counts of elements.
 ///
@@ -133,8 +133,8 @@ impl ElectraConfig {
 
 /// An output channel's weights, scale, bias and column sum.
 const fn row_bytes(inputs: usize, int4: bool) -> usize {
-    // A tile has 8 bytes of each channel.
-    let packed = int4_tiles(inputs.div_ceil(8)) * 8;
+    // A half tile has 4 bytes of each channel.
+    let packed = int4_halves(inputs.div_ceil(8)) * 4;
     let weights = if int4 && packed < inputs { packed } else { inputs };
     weights + 12
 }

@@ -19,8 +19,13 @@ pub enum Error {
     NotAnElectretFile,
     /// The file was written with the other byte order.
     WrongByteOrder,
-    /// A later format than this build reads.
-    UnsupportedVersion(u32),
+    /// Another format than this build reads.
+    UnsupportedVersion {
+        /// The file's.
+        found: u32,
+        /// The one that this build reads.
+        read: u32,
+    },
     /// The header's checksum does not match.
     HeaderDamaged,
     /// The payload's checksum does not match.
@@ -161,7 +166,7 @@ impl Error {
             | Self::FileTruncated { .. }
             | Self::NotAnElectretFile
             | Self::WrongByteOrder
-            | Self::UnsupportedVersion(_)
+            | Self::UnsupportedVersion { .. }
             | Self::HeaderDamaged
             | Self::PayloadDamaged
             | Self::InvalidArchive
@@ -211,10 +216,13 @@ impl fmt::Display for Error {
                 f.write_str("magic: this is no .electret file; make one with `electret convert`")
             }
             Self::WrongByteOrder => f.write_str("version: the file has the other byte order"),
-            Self::UnsupportedVersion(version) => write!(
+            Self::UnsupportedVersion { found, read } if found > read => {
+                write!(f, "version: the file has format {found}, this build reads {read}; update electret")
+            }
+            Self::UnsupportedVersion { found, read } => write!(
                 f,
-                "version: the file has format {version}, this build reads up to {}; update electret",
-                crate::weights::FORMAT_VERSION
+                "version: the file has format {found}, from before the first release, this build reads {read}; \
+                 convert the model again"
             ),
             Self::HeaderDamaged => f.write_str("header_crc: the header is damaged; copy the file again"),
             Self::PayloadDamaged => f.write_str("payload_crc: the file is damaged; copy it again"),

@@ -58,7 +58,8 @@ fn wrong_magic_version_byte_order_and_place() {
         let header = Header { version, ..Header::of(FileKind::Model, payload) };
         model_error(&[&header.to_bytes(), payload].concat())
     };
-    assert!(with_version(3).to_string().contains("format 3, this build reads up to 2"));
+    assert!(with_version(4).to_string().contains("format 4, this build reads 3; update electret"));
+    assert!(with_version(2).to_string().contains("this build reads 3; convert the model again"));
     assert!(with_version(1 << 24).to_string().contains("byte order"));
 
     let shifted = AlignedBytes::copy_of(&[&[0; 8], file.as_slice()].concat());

@@ -36,7 +36,7 @@ fn vocabulary() -> (Vec<String>, SpecialTokens) {
     }
     let file = common::shipped_model();
     let vocabulary = &Model::open(file.as_slice()).unwrap().root().vocabulary;
-    let pieces = (0..).map_while(|id| vocabulary.piece_text(id)).map(str::to_owned).collect();
+    let pieces = (0..).map_while(|id| vocabulary.piece(id)).map(|piece| piece.as_str().to_owned()).collect();
     (pieces, Tokenizer::new(vocabulary).special())
 }
 

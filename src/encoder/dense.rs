@@ -103,18 +103,19 @@ pub(crate) fn product(
     let (first, end) = (blocks.start * 16, linear.outputs().min(blocks.end * 16));
     let width = end.saturating_sub(first);
     let channels = linear.channels.get(blocks.clone()).unwrap_or_default();
-    let tiles = linear.tiles_of(blocks.clone());
-    let whole = Matmul { rows, row_scales, tiles, channels, out, width };
     if !linear.is_int4() {
-        return kernels.matmul(whole);
+        let tiles = linear.tiles_of(blocks);
+        return kernels.matmul(Matmul { rows, row_scales, tiles, channels, out, width });
     }
+    let tiles = linear.halves_of(blocks.clone());
+    let whole = Matmul { rows, row_scales, tiles, channels, out, width };
     let Err(Matmul { out, .. }) = kernels.matmul_int4(whole) else { return };
     let depth = linear.depth();
     let (tiles, behind) = strip.split_at_mut_checked(depth).unwrap_or_default();
     let columns: &mut [f32] = bytemuck::try_cast_slice_mut(behind).unwrap_or_default();
     let places = (0..width).step_by(16).zip(channels);
     for (block, (column, channels)) in blocks.zip(places) {
-        (kernels.unpack)(linear.tiles_of(block..block + 1), depth, 0, tiles);
+        (kernels.unpack)(linear.halves_of(block..block + 1), depth, 0, tiles);
         let here = (width - column).min(16);
         let columns = columns.get_mut(..row_scales.len() * here).unwrap_or_default();
         let channels = core::slice::from_ref(channels);
@@ -315,9 +316,7 @@ fn transposed_product(
     let (first_block, end_block) = (dy.first / 16, (dy.first + dy.width).div_ceil(16));
     let blocks = end_block - first_block;
     let channels = linear.channels.get(first_block..end_block).unwrap_or_default();
-    let tiles = linear.tiles_of(first_block..end_block);
     let int4 = linear.is_int4();
-    let block_tiles = tiles.len() / blocks;
     let smoothing = native(&linear.smoothing);
 
     let Transposing { rows, scales, strip: unpacked, tiles: turned, row, out } = scratch;
@@ -339,12 +338,12 @@ fn transposed_product(
         for (strip, (turned, channels)) in (first / 16..(first + width).div_ceil(16)).zip(places) {
             channels.column_sum = if int4 {
                 let unpacked = unpacked.get_mut(..2 * blocks).unwrap_or_default();
-                for (unpacked, block) in unpacked.rows_mut(2).zip(tiles.rows(block_tiles)) {
-                    (kernels.unpack)(block, depth, 2 * strip, unpacked);
+                for (unpacked, block) in unpacked.rows_mut(2).zip(first_block..) {
+                    (kernels.unpack)(linear.halves_of(block..block + 1), depth, 2 * strip, unpacked);
                 }
                 (kernels.turn)(unpacked, 2, 0, turned)
             } else {
-                (kernels.turn)(tiles, depth, strip, turned)
+                (kernels.turn)(linear.tiles_of(first_block..end_block), depth, strip, turned)
             };
         }
         let count = width.div_ceil(16);

@@ -2,8 +2,8 @@
 
 use super::{Accumulate, KernelSet, LayerNorm, Matmul, RowScale};
 use crate::random::Random;
-use crate::weights::format::{int4_tiles, multiplier_tiles};
-use crate::weights::{Channels, Tile};
+use crate::weights::format::{int4_halves, multiplier_halves};
+use crate::weights::{Channels, HalfTile, Tile};
 
 /// Compares `set` with `specification` on `cases` shapes; the first difference, if there is one.
 ///
@@ -104,8 +104,8 @@ impl Product {
 /// The same product with weights in int4.
 struct Int4Product {
     product: Product,
-    /// `[blocks of 16 channels][int4_tiles]`.
-    packed: Vec<Tile>,
+    /// `[blocks of 16 channels][int4_halves]`.
+    packed: Vec<HalfTile>,
 }
 
 impl Int4Product {
@@ -132,7 +132,7 @@ impl Int4Product {
         let whole = Matmul { rows: &rows, row_scales, tiles, channels, out: &mut out, width };
         if let Err(Matmul { out, .. }) = set.matmul_int4(whole) {
             let mut tiles = vec![Tile([[0; 8]; 16]); product.tiles.len()];
-            let blocks = self.packed.chunks_exact(int4_tiles(depth)).zip(tiles.chunks_exact_mut(depth));
+            let blocks = self.packed.chunks_exact(int4_halves(depth)).zip(tiles.chunks_exact_mut(depth));
             for (block, tiles) in blocks {
                 (set.unpack)(block, depth, 0, tiles);
             }
@@ -147,14 +147,12 @@ fn column_sums(tiles: &[Tile]) -> [i32; 16] {
 }
 
 /// A block of 16 channels in int4 with those bytes, and multipliers that there are.
-fn int4_block(depth: usize, mut byte: impl FnMut() -> u8) -> Vec<Tile> {
-    let before = multiplier_tiles(depth) * size_of::<Tile>();
-    let bytes = (0..int4_tiles(depth) * size_of::<Tile>()).map(|index| match byte() {
-        byte if index < before => 1 + byte % 15,
-        byte => byte,
-    });
-    let bytes: Vec<i8> = bytes.map(|byte| byte as i8).collect();
-    bytes.as_chunks().0.as_chunks().0.iter().map(|tile| Tile(*tile)).collect()
+fn int4_block(depth: usize, mut byte: impl FnMut() -> u8) -> Vec<HalfTile> {
+    let half = |index| {
+        let multipliers = index < multiplier_halves(depth);
+        HalfTile([[(); 8]; 8].map(|row| row.map(|()| if multipliers { 1 + byte() % 15 } else { byte() })))
+    };
+    (0..int4_halves(depth)).map(half).collect()
 }
 
 /// Values of several magnitudes; of four cases one is all the same, and one zeros.

@@ -8,8 +8,8 @@ use core::arch::x86_64::*;
 
 use super::lanes::{Join, LANES, Lanes, Number};
 use super::{KernelSet, Matmul, RowScale, kernel_set};
-use crate::weights::format::{INT4_GROUP, int4_tiles, multiplier_tiles};
-use crate::weights::{Channels, Tile};
+use crate::weights::format::{INT4_GROUP, int4_halves, multiplier_halves};
+use crate::weights::{Channels, HalfTile, Tile};
 
 /// Rows that share one pass over the weights: 16 accumulators.
 const ROWS: usize = 8;
@@ -167,21 +167,24 @@ const AHEAD: usize = 2048;
 
 /// How weights stand in their tiles.
 trait Packing {
-    /// Tiles of a block of 16 channels, `depth` blocks of 8 inputs deep.
+    /// What they stand in.
+    type Tile;
+    /// How many of a block of 16 channels, `depth` blocks of 8 inputs deep.
     fn tiles(depth: usize) -> usize;
     /// Blocks of 8 inputs that share a [`Packing::Group`].
     const GROUP: usize;
     /// What a group's weights are read with.
     type Group: Copy;
     /// Reads that of the group from input `8 · k` on.
-    unsafe fn group(block: *const Tile, k: usize) -> Self::Group;
+    unsafe fn group(block: *const Self::Tile, k: usize) -> Self::Group;
     /// The weights of channels 0 to 7 and 8 to 15 at inputs `8 · k..`; asks for those [`AHEAD`].
-    unsafe fn read(block: *const Tile, depth: usize, k: usize, group: Self::Group) -> [__m512i; 2];
+    unsafe fn read(block: *const Self::Tile, depth: usize, k: usize, group: Self::Group) -> [__m512i; 2];
 }
 
 struct Int8;
 
 impl Packing for Int8 {
+    type Tile = Tile;
     fn tiles(depth: usize) -> usize {
         depth
     }
@@ -250,23 +253,24 @@ impl Multipliers {
 }
 
 impl Packing for Int4 {
+    type Tile = HalfTile;
     fn tiles(depth: usize) -> usize {
-        int4_tiles(depth)
+        int4_halves(depth)
     }
     const GROUP: usize = INT4_GROUP / 8;
     type Group = Multipliers;
     #[inline(always)]
-    unsafe fn group(block: *const Tile, k: usize) -> Multipliers {
-        // SAFETY: the block's first tiles are the multipliers of its groups.
+    unsafe fn group(block: *const HalfTile, k: usize) -> Multipliers {
+        // SAFETY: the block's first half tiles are the multipliers of its groups.
         Multipliers::new(unsafe { &*block.cast::<[u8; 16]>().add(k / Self::GROUP) })
     }
     #[inline(always)]
-    unsafe fn read(block: *const Tile, depth: usize, k: usize, group: Multipliers) -> [__m512i; 2] {
-        // SAFETY: behind them stand 64 bytes for each k below the depth.
+    unsafe fn read(block: *const HalfTile, depth: usize, k: usize, group: Multipliers) -> [__m512i; 2] {
+        // SAFETY: behind them stands one for each k below the depth.
         unsafe {
-            let nibbles = block.add(multiplier_tiles(depth)).cast::<[[u8; 8]; 8]>().add(k);
+            let nibbles = block.add(multiplier_halves(depth) + k);
             _mm_prefetch::<_MM_HINT_T0>(nibbles.wrapping_byte_add(AHEAD).cast());
-            group.multiply(&*nibbles)
+            group.multiply(&(*nibbles).0)
         }
     }
 }
@@ -275,18 +279,18 @@ fn matmul(product: Matmul<'_>) {
     matmul_of::<Int8>(product);
 }
 
-fn matmul_int4(product: Matmul<'_>) {
+fn matmul_int4(product: Matmul<'_, HalfTile>) {
     matmul_of::<Int4>(product);
 }
 
 /// As many channels as the cache holds × groups of rows.
-fn matmul_of<P: Packing>(product: Matmul<'_>) {
+fn matmul_of<P: Packing>(product: Matmul<'_, P::Tile>) {
     let Matmul { rows, row_scales, tiles, channels, out, width } = product;
     let n = row_scales.len();
     let block = tiles.len() / channels.len().max(1);
     let depth = rows.len() / 8 / n.max(1);
     let group = n.div_ceil(n.div_ceil(ROWS).max(1)).max(1);
-    let held = if n <= ROWS { channels.len() } else { HELD / (block * size_of::<Tile>()).max(1) }.max(1);
+    let held = if n <= ROWS { channels.len() } else { HELD / (block * size_of::<P::Tile>()).max(1) }.max(1);
     let parts = tiles.chunks((held * block).max(1)).zip(channels.chunks(held));
     for (part, (tiles, channels)) in parts.enumerate() {
         let first = part * held * 16;
@@ -317,7 +321,10 @@ fn matmul_of<P: Packing>(product: Matmul<'_>) {
 /// `R` rows × all channels of the part, `S` blocks of 16 at once: few rows leave registers for several,
 /// which hides the latency of the products.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn group_of_rows<P: Packing, const R: usize, const S: usize>(part: Matmul<'_>, columns: usize) {
+unsafe fn group_of_rows<P: Packing, const R: usize, const S: usize>(
+    part: Matmul<'_, P::Tile>,
+    columns: usize,
+) {
     let each = part.tiles.len() / part.channels.len();
     let (several, rest) = part.channels.as_chunks::<S>();
     let (tiles, out) = (part.tiles.as_ptr(), part.out.as_mut_ptr());
@@ -347,7 +354,7 @@ unsafe fn group_of_rows<P: Packing, const R: usize, const S: usize>(part: Matmul
 unsafe fn rows_by_channels<P: Packing, const R: usize, const S: usize>(
     rows: &[i8],
     row_scales: &[RowScale],
-    tiles: *const Tile,
+    tiles: *const P::Tile,
     channels: &[Channels; S],
     out: *mut f32,
     width: usize,

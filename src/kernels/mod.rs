@@ -32,22 +32,24 @@ mod wasm;
 pub use agreement::first_difference;
 pub use lanes::{Accumulate, LayerNorm, RowScale};
 
-use crate::weights::format::int4_tiles;
-use crate::weights::{Channels, Tile};
+use crate::weights::format::int4_halves;
+use crate::weights::{Channels, HalfTile, Tile};
 
 /// Quantised rows × packed weights, dequantised.
 ///
 /// With `depth` = `tiles.len() / channels.len()` blocks of 8 inputs and `n` rows:
 /// `rows` is `[n][depth · 8]`, `row_scales` `[n]`, `tiles` `[channels.len()][depth]`, and `out`
 /// `[n][width]` with `16 · (channels.len() − 1) < width ≤ 16 · channels.len()`.
+///
+/// Of weights in int4 `tiles` are [`HalfTile`]s, [`int4_halves`] for every 16 channels.
 #[derive(Debug)]
-pub struct Matmul<'a> {
+pub struct Matmul<'a, T = Tile> {
     /// int8 activations, each row padded to a multiple of 8, in the bytes of the set's `quantize`.
     pub rows: &'a [i8],
     /// Scale and zero point of each row.
     pub row_scales: &'a [RowScale],
     /// Weights.
-    pub tiles: &'a [Tile],
+    pub tiles: &'a [T],
     /// What the epilogue needs of each 16 channels.
     pub channels: &'a [Channels],
     /// The product, scaled, with bias.
@@ -69,7 +71,7 @@ pub struct KernelSet {
     /// How the command and the benchmarks call it.
     pub name: &'static str,
     matmul: fn(Matmul<'_>),
-    matmul_int4: Option<fn(Matmul<'_>)>,
+    matmul_int4: Option<fn(Matmul<'_, HalfTile>)>,
     pub gelu: fn(&mut [f32]),
     pub softmax: fn(&mut [f32]),
     pub attention_weights: fn(&mut [f32], &[f32], &mut [i8]) -> RowScale,
@@ -80,21 +82,16 @@ pub struct KernelSet {
     pub dots: fn(&[f32], &[f32], &mut [f32]),
     pub accumulate: fn(Accumulate<'_>),
     pub turn: fn(&[Tile], usize, usize, &mut [Tile]) -> [i32; 16],
-    pub unpack: fn(&[Tile], usize, usize, &mut [Tile]),
+    pub unpack: fn(&[HalfTile], usize, usize, &mut [Tile]),
     pub quantize: fn(&[f32], &[f32], &mut [i8]) -> RowScale,
     pub quantize_symmetric: fn(&[f32], &mut [i8]) -> f32,
     pub flip: u8,
     pub peak: fn(usize) -> usize,
 }
 
-impl Matmul<'_> {
-    /// Whether the lengths fit together as the type says. The vector kernels count on it.
-    fn is_consistent(&self) -> bool {
-        let depth = self.tiles.len() / self.channels.len().max(1);
-        self.has_shape(depth, depth)
-    }
-
-    /// Whether they fit for rows of `depth` · 8 inputs and so many tiles for every 16 channels.
+impl<T> Matmul<'_, T> {
+    /// Whether the lengths fit together as the type says, for rows of `depth` · 8 inputs and so many tiles for every
+    /// 16 channels. The vector kernels count on it.
     fn has_shape(&self, depth: usize, tiles: usize) -> bool {
         let (n, blocks) = (self.row_scales.len(), self.channels.len());
         tiles * blocks == self.tiles.len()
@@ -106,13 +103,12 @@ impl Matmul<'_> {
 }
 
 impl KernelSet {
-    /// Computes a product with a layer's weights in int4, as far as the set does that without unpacking them first:
-    /// `tiles` are those of [`format::Linear`](crate::weights::format::Linear) in int4. Gives the product back where
-    /// it does not.
-    pub(crate) fn matmul_int4<'a>(&self, product: Matmul<'a>) -> Result<(), Matmul<'a>> {
+    /// Computes a product with weights in int4, as far as the set does that without unpacking them first. Gives the
+    /// product back where it does not.
+    pub(crate) fn matmul_int4<'a>(&self, product: Matmul<'a, HalfTile>) -> Result<(), Matmul<'a, HalfTile>> {
         let Some(matmul_int4) = self.matmul_int4 else { return Err(product) };
         let depth = product.rows.len() / 8 / product.row_scales.len().max(1);
-        let consistent = product.has_shape(depth, int4_tiles(depth));
+        let consistent = product.has_shape(depth, int4_halves(depth));
         debug_assert!(consistent, "{product:?}");
         if consistent {
             matmul_int4(product);
@@ -122,7 +118,8 @@ impl KernelSet {
 
     /// Computes the product. One whose lengths do not fit together is left undone.
     pub fn matmul(&self, product: Matmul<'_>) {
-        let consistent = product.is_consistent();
+        let depth = product.tiles.len() / product.channels.len().max(1);
+        let consistent = product.has_shape(depth, depth);
         debug_assert!(consistent, "{product:?}");
         if consistent {
             (self.matmul)(product);
@@ -272,7 +269,7 @@ macro_rules! kernel_set {
             ),
             unpack: |block, depth, first, tiles| super::compiled!(
                 [$($features)?] unpack::<$lanes>(
-                    block: &[super::Tile], depth: usize, first: usize, tiles: &mut [super::Tile]
+                    block: &[super::HalfTile], depth: usize, first: usize, tiles: &mut [super::Tile]
                 )
             ),
             quantize: $quantize,

@@ -6,6 +6,7 @@ use std::path::Path;
 use ndarray::{Array2, ArrayView2};
 
 use super::QuantizeError;
+use super::trie::pieces;
 use crate::import::{Checkpoint, HeadTensors, Tensors, write_peft};
 use crate::text::SpecialTokens;
 use crate::weights::format::{Layer, Linear, Norm};
@@ -18,19 +19,13 @@ impl Checkpoint {
     pub fn of_model(model: &Model<'_>, adapter: Option<&Adapter<'_>>) -> Self {
         let root = model.root();
         let vocabulary = &root.vocabulary;
-        let mut start = 0;
-        let pieces = vocabulary.ends.iter().map(|end| {
-            let piece = vocabulary.text[start..end.to_native() as usize].to_owned();
-            start = end.to_native() as usize;
-            piece
-        });
         let [pad, unk, cls, sep, mask] = vocabulary.special.map(|id| id.to_native());
         let mut checkpoint = Self {
             name: root.provenance.name.as_str().to_owned(),
             config: *model.config(),
             tensors: Tensors::default(),
             heads: Vec::new(),
-            pieces: pieces.collect(),
+            pieces: pieces(vocabulary),
             special: SpecialTokens { pad, unk, cls, sep, mask },
             uncased: vocabulary.uncased,
         };

@@ -115,12 +115,20 @@ const WORDS: &str = "electra.embeddings.word_embeddings.weight";
 /// that makes them smaller. Projection and heads are small, and stay int8.
 pub fn matrices(checkpoint: &Checkpoint) -> Vec<String> {
     let config = &checkpoint.config;
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let layers = (0..config.num_hidden_layers).flat_map(|layer| {
-        let inputs = |part| if part == Part::Output { config.intermediate_size } else { config.hidden_size };
-        Part::ALL.map(|part| (layer_name(layer, part), inputs(part)))
+        let shape = |part| match part {
+            Part::Intermediate => [inner, hidden],
+            Part::Output => [hidden, inner],
+            _ => [hidden; 2],
+        };
+        Part::ALL.map(|part| (layer_name(layer, part), shape(part)))
     });
-    let all = [(WORDS.to_owned(), config.embedding_size)].into_iter().chain(layers);
-    all.filter(|&(_, inputs)| pack::int4_is_smaller(inputs)).map(|(name, _)| name).collect()
+    let words = (WORDS.to_owned(), [config.vocab_size, config.embedding_size]);
+    let all = [words].into_iter().chain(layers);
+    all.filter(|&(_, [outputs, inputs])| pack::int4_is_smaller(outputs, inputs))
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// The bytes of the int8 `.electret` file.
@@ -192,12 +200,7 @@ impl<'a> Quantizer<'a> {
                 tool: concat!("electret ", env!("CARGO_PKG_VERSION")).to_owned(),
                 quantisation: self.recipe.to_string(),
             },
-            vocabulary: trie::vocabulary(
-                &checkpoint.pieces,
-                &checkpoint.special,
-                checkpoint.uncased,
-                checkpoint.config.vocab_size,
-            ),
+            vocabulary: trie::vocabulary(&checkpoint.pieces, &checkpoint.special, checkpoint.uncased),
             embeddings: self.embeddings()?,
             layers: self.layers()?,
             heads: checkpoint.heads.iter().map(|head| self.head(head)).collect::<Result<_, _>>()?,

@@ -4,9 +4,9 @@ use ndarray::{Array2, ArrayView2};
 
 use super::int4::Int4Matrix;
 use crate::kernels::lanes::{Portable, quantize_symmetric};
-use crate::weights::format::{INT4_GROUP, int4_tiles, multiplier_tiles};
+use crate::weights::format::{INT4_GROUP, int4_halves, int4_tiles, is_int4, multiplier_halves};
 use crate::weights::owned::Linear;
-use crate::weights::{Channels, Tile};
+use crate::weights::{Channels, HalfTile, Tile};
 
 /// Packs `weight` `[outputs, inputs]` and `bias` `[outputs]` as int8: each row to −127..=127 by its largest
 /// magnitude. Cutting that off gains nothing in 8 bits: the best of eight ranges for each row left 0.9987 (MiniLM) and
@@ -28,10 +28,10 @@ pub fn int8(weight: ArrayView2<'_, f32>, bias: &[f32]) -> Linear {
     Linear { inputs: inputs as u32, outputs: outputs as u32, smoothing: Vec::new(), tiles, channels }
 }
 
-/// Whether a row of so many inputs is smaller in int4.
-pub fn int4_is_smaller(inputs: usize) -> bool {
-    let depth = inputs.div_ceil(8);
-    int4_tiles(depth) < depth
+/// Whether a matrix of that shape is smaller in int4.
+pub fn int4_is_smaller(outputs: usize, inputs: usize) -> bool {
+    let (blocks, depth) = (outputs.div_ceil(16), inputs.div_ceil(8));
+    is_int4(int4_tiles(blocks, depth), blocks, depth)
 }
 
 /// Packs `weight` `[outputs, inputs]` and `bias` `[outputs]` as int4, in the layout of
@@ -41,10 +41,11 @@ pub fn int4(weight: Array2<f32>, bias: &[f32], moments: Option<&Array2<f32>>) ->
     let matrix = Int4Matrix::new(weight, moments);
     let depth = inputs.div_ceil(8);
     let mut channels = channels(bias);
-    let mut tiles = vec![Tile([[0; 8]; 16]); channels.len() * int4_tiles(depth)];
-    for (block, (tiles, channels)) in tiles.chunks_exact_mut(int4_tiles(depth)).zip(&mut channels).enumerate()
+    let mut tiles = vec![Tile([[0; 8]; 16]); int4_tiles(channels.len(), depth)];
+    let all: &mut [HalfTile] = bytemuck::cast_slice_mut(&mut tiles);
+    for (block, (tiles, channels)) in all.chunks_exact_mut(int4_halves(depth)).zip(&mut channels).enumerate()
     {
-        let (multipliers, halves) = tiles.split_at_mut(multiplier_tiles(depth));
+        let (multipliers, halves) = tiles.split_at_mut(multiplier_halves(depth));
         let multipliers: &mut [u8] = bytemuck::cast_slice_mut(multipliers);
         let halves: &mut [u8] = bytemuck::cast_slice_mut(halves);
         // What is not there is 0: 8 in each half.

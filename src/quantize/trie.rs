@@ -1,9 +1,10 @@
-//! The pieces of a vocabulary → the trie that the tokeniser walks.
+//! The pieces of a vocabulary → the trie that the tokeniser walks, and back.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::text::SpecialTokens;
-use crate::weights::owned::{AlignedBytes, Vocabulary};
+use crate::weights::format::{self, TRIE_BLOCK};
+use crate::weights::owned::{AlignedBytes, TrieBlock, Vocabulary};
 
 #[derive(Default)]
 struct Node {
@@ -20,47 +21,124 @@ impl Node {
     }
 }
 
-/// Both tries, breadth first, and the pieces' text; rows of the embedding table beyond the pieces
-/// have no text.
-pub fn vocabulary(pieces: &[String], special: &SpecialTokens, uncased: bool, rows: usize) -> Vocabulary {
+/// Both tries, breadth first. Of a piece that stands twice the last id counts.
+pub fn vocabulary(pieces: &[String], special: &SpecialTokens, uncased: bool) -> Vocabulary {
     let (mut begins, mut continues) = (Node::default(), Node::default());
-    let (mut text, mut ends) = (String::new(), Vec::new());
     for (piece, id) in pieces.iter().zip(0..) {
         match piece.strip_prefix("##").filter(|rest| !rest.is_empty()) {
             Some(rest) => continues.insert(rest.as_bytes(), id),
             None => begins.insert(piece.as_bytes(), id),
         }
-        text.push_str(piece);
-        ends.push(text.len() as u32);
     }
-    ends.resize(rows, text.len() as u32);
-
-    let mut flat = Vocabulary {
-        labels: Vec::new(),
-        first_child: Vec::new(),
-        piece: Vec::new(),
-        text,
-        ends,
-        special: [special.pad, special.unk, special.cls, special.sep, special.mask],
-        uncased,
-    };
+    let mut nodes = Vec::new();
     let mut queue = VecDeque::from([(0, &begins), (0, &continues)]);
-    let mut next = queue.len() as u32;
     while let Some((label, node)) = queue.pop_front() {
-        flat.labels.push(label);
-        flat.first_child.push(next);
-        flat.piece.push(node.piece.unwrap_or(u32::MAX));
-        next += node.children.len() as u32;
+        nodes.push((label, node.children.len() as u8, node.piece));
         queue.extend(node.children.iter().map(|(&label, child)| (label, child)));
     }
-    flat.first_child.push(next);
-    flat
+    let (mut first_child, mut pieces) = (2, 0);
+    let blocks = nodes.chunks(TRIE_BLOCK).map(|part| {
+        let ends = part.iter().rev().fold(0, |ends, (.., piece)| ends << 1 | u32::from(piece.is_some()));
+        let block = TrieBlock { first_child, pieces, ends };
+        first_child += part.iter().map(|&(_, children, _)| u32::from(children)).sum::<u32>();
+        pieces += ends.count_ones();
+        block
+    });
+    Vocabulary {
+        blocks: blocks.collect(),
+        labels: nodes.iter().map(|node| node.0).collect(),
+        children: nodes.iter().map(|node| node.1).collect(),
+        ids: nodes.iter().filter_map(|node| node.2).map(three_bytes).collect(),
+        special: [special.pad, special.unk, special.cls, special.sep, special.mask],
+        uncased,
+    }
+}
+
+fn three_bytes(id: u32) -> [u8; 3] {
+    let [low, middle, high, _] = id.to_le_bytes();
+    [low, middle, high]
+}
+
+/// The pieces of an opened vocabulary by id, as `vocab.txt` writes them; those between that are none are empty.
+pub fn pieces(vocabulary: &format::Vocabulary) -> Vec<String> {
+    let mut ways = vec![Vec::new(), b"##".to_vec()];
+    let mut labels = vocabulary.labels.iter().skip(ways.len());
+    let mut pieces = Vec::new();
+    for (node, &children) in vocabulary.children.iter().enumerate() {
+        let way = std::mem::take(&mut ways[node]);
+        ways.extend(labels.by_ref().take(children.into()).map(|&label| [&way[..], &[label]].concat()));
+        let Some(id) = vocabulary.piece_at(node) else { continue };
+        let id = id as usize;
+        pieces.resize(pieces.len().max(id + 1), String::new());
+        pieces[id] = String::from_utf8_lossy(&way).into_owned();
+    }
+    pieces
 }
 
 /// A vocabulary by itself, as [`access_vocabulary`](crate::weights::access_vocabulary) reads it:
 /// a tokeniser without a model.
 pub fn vocabulary_archive(pieces: &[String], special: &SpecialTokens, uncased: bool) -> AlignedBytes {
-    let Ok(bytes) =
-        rkyv::to_bytes::<rkyv::rancor::Panic>(&vocabulary(pieces, special, uncased, pieces.len()));
+    let Ok(bytes) = rkyv::to_bytes::<rkyv::rancor::Panic>(&vocabulary(pieces, special, uncased));
     AlignedBytes::copy_of(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::access_vocabulary;
+
+    const SPECIAL: SpecialTokens = SpecialTokens { pad: 0, unk: 1, cls: 2, sep: 3, mask: 4 };
+
+    /// Special tokens, every lead byte of UTF-8 at both roots, and pieces that begin with each other.
+    fn all_kinds() -> Vec<String> {
+        let letters = (0..).step_by(61).take(900).filter_map(char::from_u32).map(String::from);
+        let letters: Vec<String> = letters.filter(|letter| letter != "\0").collect();
+        let specials = SpecialTokens::NAMES.map(str::to_owned);
+        let runs = (1..100).flat_map(|length| ["a".repeat(length), format!("##{}", "é".repeat(length))]);
+        let continued = letters.iter().map(|letter| format!("##{letter}")).collect::<Vec<_>>();
+        specials.into_iter().chain(runs).chain(letters).chain(continued).chain(["##".to_owned()]).collect()
+    }
+
+    #[test]
+    fn pieces_come_back() {
+        let written = all_kinds();
+        let archive = vocabulary_archive(&written, &SPECIAL, true);
+        let vocabulary = access_vocabulary(archive.as_slice()).unwrap();
+        assert_eq!(pieces(vocabulary), written);
+        for (id, written) in (0..).zip(&written) {
+            assert_eq!(vocabulary.piece(id).as_deref(), Some(written.as_str()));
+        }
+        assert_eq!(vocabulary.piece(written.len() as u32), None);
+    }
+
+    #[test]
+    fn a_piece_longer_than_any_word_is_kept() {
+        let mut written = all_kinds();
+        written.push("x".repeat(10_000));
+        let archive = vocabulary_archive(&written, &SPECIAL, true);
+        let vocabulary = access_vocabulary(archive.as_slice()).unwrap();
+        assert_eq!(pieces(vocabulary), written);
+        assert_eq!(vocabulary.piece(written.len() as u32 - 1), None);
+    }
+
+    /// What was counted wrongly is refused, and nothing else panics.
+    #[test]
+    fn every_byte_may_be_wrong() {
+        let written: Vec<String> = all_kinds().into_iter().take(100).collect();
+        let archive = vocabulary_archive(&written, &SPECIAL, true);
+        let mut refused = 0;
+        for at in 0..archive.as_slice().len() {
+            let mut damaged = archive.clone();
+            damaged.as_mut_slice()[at] ^= 1 << (at % 8);
+            let Ok(vocabulary) = access_vocabulary(damaged.as_slice()) else {
+                refused += 1;
+                continue;
+            };
+            pieces(vocabulary);
+            for id in [0, 7, 99, 200, 0xff_ffff] {
+                let _ = vocabulary.piece(id);
+            }
+        }
+        assert!(refused > archive.as_slice().len() / 4, "{refused}");
+    }
 }

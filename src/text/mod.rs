@@ -13,6 +13,7 @@ mod vocabulary;
 
 pub use normalize::{MAX_WORD_CHARS, Span};
 pub use special::SpecialTokens;
+pub use vocabulary::PIECE_BYTES;
 
 use crate::Error;
 use crate::weights::format::Vocabulary;

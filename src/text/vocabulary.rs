@@ -1,7 +1,11 @@
 //! WordPiece: the longest piece first, walked in the model's trie in place.
 
-use super::normalize::{Letter, Word};
-use crate::weights::format::Vocabulary;
+use core::fmt::Write;
+
+use heapless::{String, Vec};
+
+use super::normalize::{Letter, MAX_WORD_CHARS, Word};
+use crate::weights::format::{TRIE_BLOCK, TrieBlock, Vocabulary};
 
 /// Roots of the trie.
 const BEGINS_WORD: usize = 0;
@@ -41,29 +45,105 @@ impl Vocabulary {
                     None => return found,
                 }
             }
-            match self.piece.get(node).map(|id| id.to_native()) {
-                Some(u32::MAX) | None => {}
-                Some(id) => found = Some((id, index + 1)),
+            if let Some(id) = self.piece_at(node) {
+                found = Some((id, index + 1));
             }
         }
         found
     }
 
+    /// The child of a node that a byte leads to.
     fn child(&self, node: usize, label: u8) -> Option<usize> {
-        let bound = |node: usize| self.first_child.get(node).map(|child| child.to_native() as usize);
-        let (start, end) = (bound(node)?, bound(node + 1)?);
-        let siblings = self.labels.get(start..end)?;
+        let start = self.first_child(node)?;
+        let siblings = self.labels.get(start..start + usize::from(*self.children.get(node)?))?;
         siblings.binary_search(&label).ok().map(|index| start + index)
     }
 
-    /// The piece of that id as `vocab.txt` writes it.
-    pub fn piece_text(&self, id: u32) -> Option<&str> {
-        let id = id as usize;
-        let end = self.ends.get(id)?.to_native() as usize;
-        let start = match id.checked_sub(1) {
-            Some(before) => self.ends.get(before)?.to_native() as usize,
-            None => 0,
-        };
-        self.text.get(start..end)
+    /// Where a node's children begin.
+    fn first_child(&self, node: usize) -> Option<usize> {
+        let block = self.blocks.get(node / TRIE_BLOCK)?;
+        let before = self.children.get(node / TRIE_BLOCK * TRIE_BLOCK..node)?;
+        Some(block.first_child.to_native() as usize + children(before))
     }
+
+    /// The id of the piece that ends at a node.
+    pub(crate) fn piece_at(&self, node: usize) -> Option<u32> {
+        let block = self.blocks.get(node / TRIE_BLOCK)?;
+        let (ends, bit) = (block.ends.to_native(), 1 << (node % TRIE_BLOCK));
+        let before = (ends & (bit - 1)).count_ones();
+        let place = (block.pieces.to_native() + before) as usize;
+        (ends & bit > 0).then(|| self.ids.get(place)).flatten().map(|&id| number(id))
+    }
+
+    /// The piece of that id as `vocab.txt` writes it. None if there is none, or if it is longer than any word may be.
+    ///
+    /// It is looked for among all of them.
+    pub fn piece(&self, id: u32) -> Option<String<PIECE_BYTES>> {
+        let place = self.ids.iter().position(|&other| number(other) == id)? as u32;
+        let block = last(&self.blocks, |block| block.pieces.to_native() <= place)?;
+        let mut node =
+            (block * TRIE_BLOCK..).take(TRIE_BLOCK).find(|&node| self.piece_at(node) == Some(id))?;
+        let mut bytes = Vec::<u8, PIECE_BYTES>::new();
+        while node > CONTINUES {
+            bytes.push(*self.labels.get(node)?).ok()?;
+            node = self.parent(node)?;
+        }
+        bytes.reverse();
+        let mut piece = String::new();
+        piece.write_str(if node == CONTINUES { "##" } else { "" }).ok()?;
+        piece.write_str(core::str::from_utf8(&bytes).ok()?).ok()?;
+        Some(piece)
+    }
+
+    /// The node that a node is a child of.
+    fn parent(&self, child: usize) -> Option<usize> {
+        let block = last(&self.blocks, |block| block.first_child.to_native() as usize <= child)?;
+        let mut first = self.blocks.get(block)?.first_child.to_native() as usize;
+        let mut nodes = (block * TRIE_BLOCK..).zip(self.children.get(block * TRIE_BLOCK..)?);
+        nodes.find_map(|(node, &count)| {
+            first += usize::from(count);
+            (child < first).then_some(node)
+        })
+    }
+
+    /// Whether the parts have the lengths of a trie, what was counted is so, and every node stands behind its parent.
+    pub(crate) fn is_whole(&self) -> bool {
+        let (nodes, mut first_child, mut pieces) = (self.labels.len(), 2, 0);
+        let counted = self.blocks.iter().zip(self.children.chunks(TRIE_BLOCK)).enumerate().all(
+            |(index, (block, part))| {
+                let right = block.first_child.to_native() as usize == first_child
+                    && block.pieces.to_native() as usize == pieces;
+                pieces += block.ends.to_native().count_ones() as usize;
+                right
+                    && (index * TRIE_BLOCK..).zip(part).all(|(node, &count)| {
+                        let before = node < first_child;
+                        first_child += usize::from(count);
+                        before
+                    })
+            },
+        );
+        counted
+            && nodes >= 2
+            && self.children.len() == nodes
+            && self.blocks.len() == nodes.div_ceil(TRIE_BLOCK)
+            && first_child == nodes
+            && pieces == self.ids.len()
+    }
+}
+
+/// Bytes of the longest piece of a word, `##` included.
+pub const PIECE_BYTES: usize = 2 + 4 * MAX_WORD_CHARS;
+
+/// How many children some nodes have.
+fn children(counts: &[u8]) -> usize {
+    counts.iter().map(|&count| usize::from(count)).sum()
+}
+
+fn number([low, middle, high]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([low, middle, high, 0])
+}
+
+/// The last block for which that is so; it is for all before it.
+fn last(blocks: &[TrieBlock], holds: impl Fn(&TrieBlock) -> bool) -> Option<usize> {
+    blocks.partition_point(holds).checked_sub(1)
 }

@@ -19,6 +19,11 @@ compile_error!("electret reads its weights in place, and they are little-endian"
 #[repr(C, align(64))]
 pub struct Tile(pub [[i8; 8]; 16]);
 
+/// The same in half bytes: low halves are q + 8 of channels 0 to 7, high halves of 8 to 15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub struct HalfTile(pub [[u8; 8]; 8]);
+
 /// What the epilogue of a product needs of 16 output channels.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -55,12 +60,13 @@ unsafe impl<C: Fallible + ?Sized> CheckBytes<C> for Channels {
 ///
 /// **int4**: a weight is scale · multiplier · q, with a multiplier 1..=15 for every 32 inputs of a channel and
 /// q = −8..=7: multiplier · q is the int8 weight that the kernels see, so that they, the column sums and the
-/// epilogue are those of int8. Each block of 16 channels is a run of [`int4_tiles`] tiles:
+/// epilogue are those of int8. The tiles are then pairs of [`HalfTile`]s; each block of 16 channels is a run of
+/// [`int4_halves`] of them:
 ///
-/// | tiles | bytes |
+/// | half tiles | bytes |
 /// |---|---|
-/// | [`multiplier_tiles`] | `[inputs/32][channel]` multipliers |
-/// | `inputs/16` | `[inputs/8][8][8]`: low halves are q + 8 of channels 0 to 7, high halves of 8 to 15 |
+/// | [`multiplier_halves`] | `[inputs/32][channel]` multipliers |
+/// | `inputs/8` | the weights |
 ///
 /// Which of the two it is, the number of tiles says: int4 takes fewer, or is not used.
 #[derive(Portable, CheckBytes, Debug)]
@@ -86,17 +92,22 @@ pub const INT4_GROUP: usize = 32;
 /// Largest multiplier: with q = −8 it still gives an int8, and with q + 8 = 15 a byte.
 pub const INT4_MULTIPLIERS: u8 = 15;
 
-/// Tiles of a block's multipliers, for `depth` blocks of 8 inputs.
-pub const fn multiplier_tiles(depth: usize) -> usize {
-    depth.div_ceil(4).div_ceil(8)
+/// Half tiles of a block's multipliers, for `depth` blocks of 8 inputs.
+pub const fn multiplier_halves(depth: usize) -> usize {
+    depth.div_ceil(4).div_ceil(4)
 }
 
-/// Tiles of a block of 16 channels in int4.
-pub const fn int4_tiles(depth: usize) -> usize {
-    multiplier_tiles(depth) + depth.div_ceil(2)
+/// Half tiles of a block of 16 channels in int4.
+pub const fn int4_halves(depth: usize) -> usize {
+    multiplier_halves(depth) + depth
 }
 
-/// Whether a matrix of so many blocks of 16 channels, `depth` blocks of 8 inputs deep, is int4: then it has fewer tiles.
+/// Tiles of a matrix in int4 of so many blocks of 16 channels, `depth` blocks of 8 inputs deep.
+pub const fn int4_tiles(blocks: usize, depth: usize) -> usize {
+    (blocks * int4_halves(depth)).div_ceil(2)
+}
+
+/// Whether such a matrix with so many tiles is int4: then it has fewer.
 pub const fn is_int4(tiles: usize, blocks: usize, depth: usize) -> bool {
     tiles < blocks * depth
 }
@@ -189,28 +200,43 @@ pub struct Head {
     pub labels: ArchivedVec<ArchivedString>,
 }
 
-/// A trie over the UTF-8 of all pieces, breadth first, and the pieces by id.
+/// A trie over the UTF-8 of all pieces: its nodes breadth first, and the ids of the pieces in the order of the nodes
+/// at which they end. A piece's text is the way to its node.
 ///
-/// Node 0 is the root of pieces that begin a word, node 1 that of continuations (`##` left out).
-/// The children of node n are nodes `first_child[n]..first_child[n + 1]`, in order of label.
+/// Node 0 is the root of pieces that begin a word, node 1 that of continuations (`##` left out). The children of a
+/// node follow each other in order of label, behind those of the node before it; node 2 is the first child of all.
 #[derive(Portable, CheckBytes, Debug)]
 #[bytecheck(crate = rkyv::bytecheck)]
 #[repr(C)]
 pub struct Vocabulary {
     /// The byte that leads to each node.
     pub labels: ArchivedVec<u8>,
-    /// One more entry than nodes.
-    pub first_child: ArchivedVec<u32_le>,
-    /// The piece that ends at each node, or `u32::MAX`.
-    pub piece: ArchivedVec<u32_le>,
-    /// All pieces as written in `vocab.txt`, one after another.
-    pub text: ArchivedString,
-    /// Where each piece ends in `text`.
-    pub ends: ArchivedVec<u32_le>,
+    /// How many children each node has: no more than there are bytes that a character can begin or go on with.
+    pub children: ArchivedVec<u8>,
+    /// One for every [`TRIE_BLOCK`] nodes.
+    pub blocks: ArchivedVec<TrieBlock>,
+    /// Ids, little-endian.
+    pub ids: ArchivedVec<[u8; 3]>,
     /// Ids of `[PAD] [UNK] [CLS] [SEP] [MASK]`.
     pub special: [u32_le; 5],
     /// Whether text is lower-cased and loses its accents.
     pub uncased: bool,
+}
+
+/// Nodes of a [`TrieBlock`].
+pub const TRIE_BLOCK: usize = 32;
+
+/// What was counted up to a block of nodes, so that nothing is counted from the start.
+#[derive(Portable, CheckBytes, Debug)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct TrieBlock {
+    /// The first child of its first node, whether it has any or not.
+    pub first_child: u32_le,
+    /// Pieces that end before the block.
+    pub pieces: u32_le,
+    /// Bit n: a piece ends at node n of the block.
+    pub ends: u32_le,
 }
 
 /// The shape, as in `config.json`.

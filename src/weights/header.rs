@@ -3,7 +3,7 @@
 //! | bytes | field |
 //! |---|---|
 //! | 0..8 | magic: `\x89ELECTRT` of a model, `\x89ELADAPT` of an adapter, … ([`FileKind`]) |
-//! | 8..12 | format version: 1, or 2 of a model with int4 weights |
+//! | 8..12 | format version |
 //! | 12..16 | flags, 0 |
 //! | 16..24 | payload length in bytes |
 //! | 24..28 | CRC-32C of the payload |
@@ -14,12 +14,8 @@ use crc::{CRC_32_ISCSI, Crc, Digest, Table};
 
 use crate::Error;
 
-/// The newest format of a model that this build reads. It writes the oldest that can hold one: 1, or 2
-/// with int4 weights.
-pub const FORMAT_VERSION: u32 = INT4_FORMAT;
-
-/// Format of a model with int4 weights: the same archive with other tiles ([`Linear`](super::format::Linear)).
-pub(crate) const INT4_FORMAT: u32 = 2;
+/// The format of models. 1 and 2, in which vocabularies took four times the room, were never released.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The format of everything else.
 const FIRST_FORMAT: u32 = 1;
@@ -51,6 +47,10 @@ impl FileKind {
             Self::Guard => *b"\x89ELGUARD",
             Self::Active => *b"\x89ELACTIV",
         }
+    }
+
+    const fn format(self) -> u32 {
+        if matches!(self, Self::Model) { FORMAT_VERSION } else { FIRST_FORMAT }
     }
 }
 
@@ -100,7 +100,7 @@ impl Header {
     /// Reads and checks a header.
     ///
     /// # Errors
-    /// In this order: too few bytes, wrong magic, wrong byte order, a later version, damage.
+    /// In this order: too few bytes, wrong magic, wrong byte order, another format, damage.
     pub fn parse(kind: FileKind, file: &[u8]) -> Result<Self, Error> {
         let Some(bytes) = file.first_chunk::<HEADER_BYTES>() else {
             return Err(Error::FileTruncated { expected: 64, found: file.len() as u64 });
@@ -117,12 +117,11 @@ impl Header {
             });
         }
         let version = word(8);
-        let newest = if kind == FileKind::Model { FORMAT_VERSION } else { FIRST_FORMAT };
-        if version != 0 && version.swap_bytes() <= newest {
+        if version != 0 && version.swap_bytes() <= kind.format() {
             return Err(Error::WrongByteOrder);
         }
-        if version == 0 || version > newest {
-            return Err(Error::UnsupportedVersion(version));
+        if version != kind.format() {
+            return Err(Error::UnsupportedVersion { found: version, read: kind.format() });
         }
         if CRC_32C.checksum(bytes.get(..60).unwrap_or_default()) != word(60) {
             return Err(Error::HeaderDamaged);
@@ -171,6 +170,6 @@ impl HeaderDigest {
 
     pub fn finish(self) -> Header {
         let Self { kind, payload_length, crc } = self;
-        Header { kind, version: FIRST_FORMAT, payload_length, payload_crc: crc.finalize() }
+        Header { kind, version: kind.format(), payload_length, payload_crc: crc.finalize() }
     }
 }

@@ -6,7 +6,9 @@ use rkyv::rend::f32_le;
 use rkyv::vec::ArchivedVec;
 
 use super::Tile;
-use super::format::{INT4_GROUP, INT4_MULTIPLIERS, Linear, Norm, int4_tiles, is_int4, multiplier_tiles};
+use super::format::{
+    HalfTile, INT4_GROUP, INT4_MULTIPLIERS, Linear, Norm, int4_halves, int4_tiles, is_int4, multiplier_halves,
+};
 use crate::kernels::LayerNorm;
 use crate::rows::Rows;
 
@@ -34,18 +36,26 @@ impl Linear {
     /// Whether there are as many tiles as one of the two packings has, and no multiplier is too large.
     pub(crate) fn is_whole(&self) -> bool {
         let (blocks, depth) = (self.channels.len(), self.depth());
-        let int4 = int4_tiles(depth);
-        if int4 >= depth || self.tiles.len() != blocks * int4 {
+        if !self.is_int4() {
             return self.tiles.len() == blocks * depth;
         }
-        let mut blocks = self.tiles.rows(int4).map(|block| Int4::new(block, depth));
-        blocks.all(|block| block.multipliers.as_flattened().iter().all(|&m| m <= INT4_MULTIPLIERS))
+        let whole = self.tiles.len() == int4_tiles(blocks, depth);
+        let mut blocks =
+            self.halves_of(0..blocks).rows(int4_halves(depth)).map(|block| Int4::new(block, depth));
+        whole && blocks.all(|block| block.multipliers.as_flattened().iter().all(|&m| m <= INT4_MULTIPLIERS))
     }
 
-    /// The tiles of some blocks of 16 channels.
+    /// The int8 tiles of some blocks of 16 channels.
     pub(crate) fn tiles_of(&self, blocks: Range<usize>) -> &[Tile] {
-        let each = if self.is_int4() { int4_tiles(self.depth()) } else { self.depth() };
-        self.tiles.get(blocks.start * each..blocks.end * each).unwrap_or_default()
+        let depth = self.depth();
+        self.tiles.get(blocks.start * depth..blocks.end * depth).unwrap_or_default()
+    }
+
+    /// Their half tiles, if the weights are int4.
+    pub(crate) fn halves_of(&self, blocks: Range<usize>) -> &[HalfTile] {
+        let each = int4_halves(self.depth());
+        let halves: &[HalfTile] = bytemuck::try_cast_slice(&self.tiles).unwrap_or_default();
+        halves.get(blocks.start * each..blocks.end * each).unwrap_or_default()
     }
 
     /// Adds row `index` of an embedding table, dequantised, to `out` `[inputs]`. A row that is not
@@ -63,9 +73,10 @@ impl Linear {
     /// The int8 weights of output channel, or row, `index`, 8 inputs at a time; none if it is not there.
     pub fn row(&self, index: usize) -> impl Iterator<Item = [i8; 8]> {
         let (block, lane) = (index / 16, index % 16);
-        let (tiles, depth) = (self.tiles_of(block..block + 1), self.depth());
-        let int4 = self.is_int4().then(|| Int4::new(tiles, depth));
-        (0..if tiles.is_empty() { 0 } else { depth }).map(move |k| match int4 {
+        let (here, depth) = (block..block + 1, self.depth());
+        let int4 = self.is_int4().then(|| Int4::new(self.halves_of(here.clone()), depth));
+        let tiles = if int4.is_some() { &[] } else { self.tiles_of(here) };
+        (0..if index < self.outputs() { depth } else { 0 }).map(move |k| match int4 {
             Some(int4) => int4.weights(k, lane),
             None => tiles.get(k).and_then(|tile| tile.0.get(lane)).copied().unwrap_or_default(),
         })
@@ -82,9 +93,9 @@ pub(crate) struct Int4<'a> {
 }
 
 impl<'a> Int4<'a> {
-    /// The block in its tiles.
-    pub fn new(tiles: &'a [Tile], depth: usize) -> Self {
-        let (multipliers, nibbles) = tiles.split_at_checked(multiplier_tiles(depth)).unwrap_or_default();
+    /// The block in its half tiles.
+    pub fn new(halves: &'a [HalfTile], depth: usize) -> Self {
+        let (multipliers, nibbles) = halves.split_at_checked(multiplier_halves(depth)).unwrap_or_default();
         Self {
             multipliers: bytemuck::try_cast_slice(multipliers).unwrap_or_default(),
             nibbles: bytemuck::try_cast_slice(nibbles).unwrap_or_default(),

@@ -18,7 +18,7 @@ pub mod strategy;
 pub use adapter::{Adapter, Labels};
 pub(crate) use adapter::{LowRank, check_labels};
 pub use document::{Document, Take};
-pub use format::{Channels, HeadKind, Tile};
+pub use format::{Channels, HalfTile, HeadKind, Tile};
 pub(crate) use header::CRC_32C;
 pub use header::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header};
 #[cfg(any(feature = "app", feature = "convert"))]
@@ -152,7 +152,8 @@ impl<'m> Model<'m> {
 /// # Errors
 /// [`Error::InvalidArchive`].
 pub fn access_vocabulary(archive: &[u8]) -> Result<&format::Vocabulary, Error> {
-    rkyv::api::low::access::<_, Failure>(archive).map_err(|_| Error::InvalidArchive)
+    let vocabulary = rkyv::api::low::access::<format::Vocabulary, Failure>(archive);
+    vocabulary.ok().filter(|vocabulary| vocabulary.is_whole()).ok_or(Error::InvalidArchive)
 }
 
 impl HeadKind {
@@ -260,13 +261,8 @@ fn check_parts(root: &Root, config: &ElectraConfig) -> Result<(), Error> {
         check_head(index, head, config)?;
     }
     let vocabulary = &root.vocabulary;
-    let nodes = vocabulary.labels.len();
-    let consistent = nodes >= 2
-        && vocabulary.first_child.len() == nodes + 1
-        && vocabulary.piece.len() == nodes
-        && vocabulary.ends.len() == config.vocab_size;
-    if !consistent {
-        return Err(Error::InvalidModel { field: "vocabulary", index: nodes });
+    if !vocabulary.is_whole() {
+        return Err(Error::InvalidModel { field: "vocabulary", index: vocabulary.labels.len() });
     }
     for (index, id) in vocabulary.special.iter().enumerate() {
         if id.to_native() as usize >= config.vocab_size {

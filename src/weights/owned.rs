@@ -117,12 +117,21 @@ pub struct Head {
 #[expect(missing_docs, reason = "documented on the archived type")]
 pub struct Vocabulary {
     pub labels: Vec<u8>,
-    pub first_child: Vec<u32>,
-    pub piece: Vec<u32>,
-    pub text: String,
-    pub ends: Vec<u32>,
+    pub children: Vec<u8>,
+    pub blocks: Vec<TrieBlock>,
+    pub ids: Vec<[u8; 3]>,
     pub special: [u32; 5],
     pub uncased: bool,
+}
+
+/// [`format::TrieBlock`] on the heap.
+#[derive(Archive, Serialize, Clone, Copy, Debug, Default)]
+#[rkyv(as = format::TrieBlock)]
+#[expect(missing_docs, reason = "documented on the archived type")]
+pub struct TrieBlock {
+    pub first_child: u32,
+    pub pieces: u32,
+    pub ends: u32,
 }
 
 /// [`format::Config`] on the heap.
@@ -198,23 +207,11 @@ impl Layer {
 }
 
 impl Root {
-    /// The weight matrices that may be int4.
-    fn linears(&self) -> impl Iterator<Item = &Linear> {
-        let layers = self.layers.iter().flat_map(|layer| {
-            let Layer { query, key, value, attention_output, intermediate, output, .. } = layer;
-            [query, key, value, attention_output, intermediate, output]
-        });
-        layers.chain([&self.embeddings.words])
-    }
-
     /// The bytes of the `.electret` file.
     pub fn to_file(&self) -> Vec<u8> {
         let archive = rkyv::to_bytes::<rancor::Panic>(self);
         let Ok(payload) = archive;
-        let mut header = header::Header::of(header::FileKind::Model, &payload);
-        if self.linears().any(Linear::is_int4) {
-            header.version = header::INT4_FORMAT;
-        }
+        let header = header::Header::of(header::FileKind::Model, &payload);
         let mut file = header.to_bytes().to_vec();
         file.extend_from_slice(&payload);
         file

@@ -58,8 +58,9 @@ impl Inspect {
         let embedding_bytes = linear_bytes(&embeddings.words) + small;
         let layers: usize = root.layers.iter().map(layer_bytes).sum();
         let vocabulary = &root.vocabulary;
-        let vocabulary_bytes =
-            vocabulary.labels.len() * 9 + vocabulary.text.len() + vocabulary.ends.len() * 4;
+        let vocabulary_bytes = vocabulary.labels.len() * 2
+            + size_of_val(vocabulary.blocks.as_slice())
+            + size_of_val(vocabulary.ids.as_slice());
         let heads: Vec<Value> = root
             .heads
             .iter()

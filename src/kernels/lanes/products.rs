@@ -1,7 +1,7 @@
 //! f32 products; tiles turned for the backward pass, and int4 tiles unpacked.
 
 use super::{LANES, Lanes, Sum, get, parts, put};
-use crate::weights::{Int4, Tile};
+use crate::weights::{HalfTile, Int4, Tile};
 
 /// out\[m\] = row m of `matrix` `[out, x]` · `x`.
 #[inline(always)]
@@ -100,7 +100,7 @@ pub fn turn<V: Lanes>(tiles: &[Tile], depth: usize, strip: usize, turned: &mut [
 /// Unpacks `tiles.len()` tiles of a block of 16 channels in int4, `depth` blocks of 8 inputs deep, from the
 /// `first` on.
 #[inline(always)]
-pub fn unpack<V: Lanes>(block: &[Tile], depth: usize, first: usize, tiles: &mut [Tile]) {
+pub fn unpack<V: Lanes>(block: &[HalfTile], depth: usize, first: usize, tiles: &mut [Tile]) {
     let block = Int4::new(block, depth);
     let (mut k, mut rest) = (first, tiles);
     while !rest.is_empty() {
