@@ -22,16 +22,21 @@ fn ranges(out: &mut String, name: &str, doc: &str, class: impl Fn(char) -> bool)
             _ => found.push((c, c)),
         }
     }
-    writeln!(out, "\n/// {doc}\npub const {name}: &[(u32, u32)] = &[").unwrap();
+    writeln!(out, "\n/// {doc}\npub const {name}: &[(Point, Point)] = &[").unwrap();
     for (start, end) in found {
-        writeln!(out, "    ({start:#x}, {end:#x}),").unwrap();
+        writeln!(out, "    (p({start:#x}), p({end:#x})),").unwrap();
     }
     out.push_str("];\n");
 }
 
 fn generate() -> String {
-    let mut out =
-        String::from("//! Unicode as Hugging Face's tokenisers see it; made by `tests/unicode_tables.rs`.\n");
+    let mut out = String::from(
+        "//! Unicode as Hugging Face's tokenisers see it; made by `tests/unicode_tables.rs`.\n\n\
+         /// A character, in three bytes: the tables lie in the flash of microcontrollers.\n\
+         pub type Point = [u8; 3];\n\n\
+         const fn p(char: u32) -> Point {\n    let [low, middle, high, _] = char.to_le_bytes();\n    \
+         [low, middle, high]\n}\n",
+    );
     ranges(&mut out, "OTHER", "General category C: control, format, private use, unassigned.", |c| {
         c.is_other()
     });
@@ -39,7 +44,7 @@ fn generate() -> String {
     ranges(&mut out, "NONSPACING", "General category Mn: the accents that are stripped.", |c| {
         c.is_mark_nonspacing()
     });
-    out.push_str("\n/// Canonical combining classes other than 0, by inclusive range.\npub const COMBINING: &[(u32, u32, u8)] = &[\n");
+    out.push_str("\n/// Canonical combining classes other than 0, by inclusive range.\npub const COMBINING: &[(Point, Point, u8)] = &[\n");
     let mut classes: Vec<(u32, u32, u8)> = Vec::new();
     for c in all_chars() {
         let (class, c) = (canonical_combining_class(c), u32::from(c));
@@ -50,12 +55,13 @@ fn generate() -> String {
         }
     }
     for (start, end, class) in classes {
-        writeln!(out, "    ({start:#x}, {end:#x}, {class}),").unwrap();
+        writeln!(out, "    (p({start:#x}), p({end:#x}), {class}),").unwrap();
     }
     out.push_str("];\n");
     out.push_str(
         "\n/// Canonical decompositions without nonspacing marks, Hangul syllables apart: a character\n\
-         /// and the one to three that are left of it (0: no more).\npub const DECOMPOSED: &[(u32, [u32; 3])] = &[\n",
+         /// and what is left of it; one of which several are left stands as often.\n\
+         pub const DECOMPOSED: &[(Point, Point)] = &[\n",
     );
     for c in all_chars().filter(|&c| !('\u{ac00}'..='\u{d7a3}').contains(&c)) {
         let whole: Vec<char> = c.to_string().as_str().nfd().map(|(c, _)| c).collect();
@@ -64,10 +70,9 @@ fn generate() -> String {
         if left.is_empty() {
             assert!(c.is_mark_nonspacing(), "{c:?} is no mark and leaves nothing");
         } else if whole != [c] {
-            assert!(left.len() <= 3, "{c:?} leaves {left:?}");
-            let part = |i| left.get(i).copied().unwrap_or(0);
-            let [a, b, d] = [part(0), part(1), part(2)];
-            writeln!(out, "    ({:#x}, [{a:#x}, {b:#x}, {d:#x}]),", u32::from(c)).unwrap();
+            for part in left {
+                writeln!(out, "    (p({:#x}), p({part:#x})),", u32::from(c)).unwrap();
+            }
         }
     }
     out.push_str("];\n");

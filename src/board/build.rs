@@ -47,11 +47,12 @@ pub fn compile(
     );
     let target = boards.canonicalize()?.join("../target/boards");
     let mut command = cargo(board.target)?;
+    command.args(["build", "--release", "--quiet", "--bin", binary]).args(more);
     match key {
-        Some(key) => command.env("ELECTRET_PUBLIC_KEY", key),
+        Some(key) => command.args(["--features", "signatures"]).env("ELECTRET_PUBLIC_KEY", key),
         None => command.env_remove("ELECTRET_PUBLIC_KEY"),
     };
-    command.args(["build", "--release", "--quiet", "--bin", binary]).args(more).arg("--target-dir");
+    command.arg("--target-dir");
     let status = command.arg(&target).current_dir(&package).status().context("cargo")?;
     ensure!(status.success(), "{binary} of {} does not build", board.name);
     Ok(target.join(board.target).join("release").join(binary))

@@ -8,12 +8,12 @@
 use core::arch::asm;
 
 use super::lanes::quantize::row_scale;
-use super::lanes::{Portable, RowScale};
+use super::lanes::{Number, Portable, RowScale};
 use super::scalar::finish;
 use super::{Matmul, kernel_set};
 use crate::weights::Tile;
 
-kernel_set!("helium", Portable, quantize: quantize);
+kernel_set!("helium", Portable, quantize: quantize, quantize_symmetric);
 
 /// The loop over pairs of channels, and in it over pairs of tiles. r1, r3, r5 and r7 go along the rows, q6 and
 /// q7 along a pair's weights, 256 bytes ahead of which they stay. The first row and what is common stand here;
@@ -253,6 +253,20 @@ fn quantize(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> RowScale {
     }
     quantized.get_mut(length..).unwrap_or_default().fill(0);
     scale
+}
+
+/// [`lanes::quantize_symmetric`](super::lanes::quantize_symmetric). No x · 127 / max rounds to more than 127.
+fn quantize_symmetric(row: &[f32], quantized: &mut [i8]) -> f32 {
+    let row = row.get(..row.len().min(quantized.len())).unwrap_or_default();
+    let (min, max) = if row.is_empty() { (0.0, 0.0) } else { range!(row, [0.0_f32; 0]) };
+    let max = max.larger(-min);
+    if max < 1e-30 {
+        quantized.fill(0);
+        return 0.0;
+    }
+    narrow!(row, [0.0_f32; 0], quantized, 127.0 / max, 0.0_f32);
+    quantized.get_mut(row.len()..).unwrap_or_default().fill(0);
+    max / 127.0
 }
 
 /// `vmlava` on registers, 16 multiply-accumulates each.

@@ -191,9 +191,15 @@ pub fn available() -> impl Iterator<Item = &'static KernelSet> {
     sets.into_iter().flatten()
 }
 
-/// The fastest set of this machine.
+/// The fastest set of this machine. Where a feature vouches for it, the portable one need not take room in a flash.
 pub fn best() -> &'static KernelSet {
-    available().last().unwrap_or(&scalar::KERNELS)
+    #[cfg(all(target_arch = "arm", feature = "helium"))]
+    let best = &helium::KERNELS;
+    #[cfg(all(target_arch = "arm", feature = "dsp", not(feature = "helium")))]
+    let best = &dsp::KERNELS;
+    #[cfg(not(all(target_arch = "arm", any(feature = "dsp", feature = "helium"))))]
+    let best = available().last().unwrap_or(&scalar::KERNELS);
+    best
 }
 
 /// Whether the processor has an extension: asked at run time where there is an OS to ask.
@@ -211,37 +217,42 @@ macro_rules! has_arm_feature {
 use has_arm_feature;
 
 /// A kernel set: `matmul` and `peak` of the file that asks for it, and the f32 primitives of
-/// [`lanes`] over its registers, compiled for the named instructions; or a `quantize` of its own.
+/// [`lanes`] over its registers, compiled for the named instructions; or a `quantize` of its own, which then serves
+/// attention's weights too, and a `quantize_symmetric`.
 macro_rules! kernel_set {
-    ($name:literal, $lanes:ty, quantize: $quantize:ident) => {
-        kernel_set!(@ $name, $lanes, [], None, $quantize);
+    ($name:literal, $lanes:ty, quantize: $quantize:ident, $symmetric:ident) => {
+        kernel_set!(@ $name, $lanes, [], None, $quantize, $symmetric, |scores, value_scales, quantized| {
+            (KERNELS.softmax)(scores);
+            $quantize(scores, value_scales, quantized)
+        });
     };
     ($name:literal, $lanes:ty, $features:literal, int4: $int4:ident) => {
-        kernel_set!(@ $name, $lanes, [$features], Some($int4), |row, smoothing, quantized| super::compiled!(
-            [$features] quantize::<$lanes>(
-                row: &[f32], smoothing: &[f32], quantized: &mut [i8]
-            ) -> super::RowScale
-        ));
+        kernel_set!(@ $name, $lanes, [$features], Some($int4));
     };
     ($name:literal, $lanes:ty $(, $features:literal)?) => {
-        kernel_set!(@ $name, $lanes, [$($features)?], None, |row, smoothing, quantized| super::compiled!(
+        kernel_set!(@ $name, $lanes, [$($features)?], None);
+    };
+    (@ $name:literal, $lanes:ty, [$($features:literal)?], $int4:expr) => {
+        kernel_set!(@ $name, $lanes, [$($features)?], $int4, |row, smoothing, quantized| super::compiled!(
             [$($features)?] quantize::<$lanes>(
                 row: &[f32], smoothing: &[f32], quantized: &mut [i8]
             ) -> super::RowScale
+        ), |row, quantized| super::compiled!(
+            [$($features)?] quantize_symmetric::<$lanes>(row: &[f32], quantized: &mut [i8]) -> f32
+        ), |scores, value_scales, quantized| super::compiled!(
+            [$($features)?] attention_weights::<$lanes>(
+                scores: &mut [f32], value_scales: &[f32], quantized: &mut [i8]
+            ) -> super::RowScale
         ));
     };
-    (@ $name:literal, $lanes:ty, [$($features:literal)?], $int4:expr, $quantize:expr) => {
+    (@ $name:literal, $lanes:ty, [$($features:literal)?], $int4:expr, $quantize:expr, $symmetric:expr, $attention_weights:expr) => {
         pub(super) static KERNELS: super::KernelSet = super::KernelSet {
             name: $name,
             matmul,
             matmul_int4: $int4,
             gelu: |row| super::compiled!([$($features)?] gelu::<$lanes>(row: &mut [f32])),
             softmax: |row| super::compiled!([$($features)?] softmax::<$lanes>(row: &mut [f32])),
-            attention_weights: |scores, value_scales, quantized| super::compiled!(
-                [$($features)?] attention_weights::<$lanes>(
-                    scores: &mut [f32], value_scales: &[f32], quantized: &mut [i8]
-                ) -> super::RowScale
-            ),
+            attention_weights: $attention_weights,
             add_and_norm: |row, y, norm| super::compiled!(
                 [$($features)?] add_and_norm::<$lanes>(row: &mut [f32], y: &[f32], norm: &super::LayerNorm<'_>)
             ),
@@ -273,9 +284,7 @@ macro_rules! kernel_set {
                 )
             ),
             quantize: $quantize,
-            quantize_symmetric: |row, quantized| super::compiled!(
-                [$($features)?] quantize_symmetric::<$lanes>(row: &[f32], quantized: &mut [i8]) -> f32
-            ),
+            quantize_symmetric: $symmetric,
             flip: <$lanes as super::lanes::Lanes>::FLIP,
             peak,
         };

@@ -6,7 +6,7 @@
 
 use heapless::Vec;
 
-use super::tables::{COMBINING, DECOMPOSED, NONSPACING, OTHER, PUNCTUATION};
+use super::tables::{COMBINING, DECOMPOSED, NONSPACING, OTHER, PUNCTUATION, Point};
 
 /// Longest word that is looked up, in characters; a longer one is `[UNK]`.
 pub const MAX_WORD_CHARS: usize = 100;
@@ -128,12 +128,14 @@ impl<F: FnMut(&Word)> Cutter<F> {
             for (index, &char) in jamo.iter().filter(|&&char| char != '\0').enumerate() {
                 self.ordered(char, span, index == 0);
             }
-        } else if let Ok(index) = DECOMPOSED.binary_search_by_key(&u32::from(char), |&(c, _)| c) {
-            let parts = DECOMPOSED.get(index).map_or([0; 3], |&(_, parts)| parts);
-            for (index, &part) in parts.iter().filter(|&&part| part != 0).enumerate() {
-                self.ordered(char::from_u32(part).unwrap_or(char), span, index == 0);
-            }
-        } else {
+            return;
+        }
+        let mut begins = true;
+        for part in decomposed(char) {
+            self.ordered(part, span, begins);
+            begins = false;
+        }
+        if begins {
             self.ordered(char, span, true);
         }
     }
@@ -214,10 +216,24 @@ impl<F: FnMut(&Word)> Cutter<F> {
     }
 }
 
-fn in_ranges(ranges: &[(u32, u32)], char: char) -> bool {
+fn value([low, middle, high]: Point) -> u32 {
+    u32::from_le_bytes([low, middle, high, 0])
+}
+
+fn in_ranges(ranges: &[(Point, Point)], char: char) -> bool {
     let c = u32::from(char);
-    let after = ranges.partition_point(|&(start, _)| start <= c);
-    after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|&(_, end)| c <= end)
+    let after = ranges.partition_point(|&(start, _)| value(start) <= c);
+    after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|&(_, end)| c <= value(end))
+}
+
+/// What is left of a character without its marks; nothing where it is not composed.
+fn decomposed(char: char) -> impl Iterator<Item = char> {
+    let c = u32::from(char);
+    let first = DECOMPOSED.partition_point(|&(whole, _)| value(whole) < c);
+    let parts = DECOMPOSED.get(first..).unwrap_or_default().iter();
+    parts
+        .take_while(move |&&(whole, _)| value(whole) == c)
+        .filter_map(|&(_, part)| char::from_u32(value(part)))
 }
 
 /// Control, format, private and unassigned characters, and the replacement character.
@@ -251,9 +267,9 @@ fn is_chinese(char: char) -> bool {
 
 fn combining_class(char: char) -> u8 {
     let c = u32::from(char);
-    let after = COMBINING.partition_point(|&(start, _, _)| start <= c);
+    let after = COMBINING.partition_point(|&(start, ..)| value(start) <= c);
     match after.checked_sub(1).and_then(|i| COMBINING.get(i)) {
-        Some(&(_, end, class)) if c <= end => class,
+        Some(&(_, end, class)) if c <= value(end) => class,
         _ => 0,
     }
 }

@@ -100,6 +100,19 @@ pub struct Moments<'a> {
     pub second: &'a mut [f32],
 }
 
+/// xⁿ by squaring.
+fn power(mut x: f32, mut n: u32) -> f32 {
+    let mut power = 1.0;
+    while n > 0 {
+        if n & 1 == 1 {
+            power *= x;
+        }
+        x *= x;
+        n >>= 1;
+    }
+    power
+}
+
 impl Moments<'_> {
     /// The norm of the gradient of `examples` examples' mean.
     pub fn gradient_norm(&self, kernels: &KernelSet, examples: u32) -> f32 {
@@ -112,12 +125,12 @@ impl Moments<'_> {
     pub fn step(&mut self, layout: &Layout, settings: &Settings, step: u32, examples: u32, norm: f32) {
         let clip = if norm > settings.clip_norm { settings.clip_norm / norm } else { 1.0 };
         let scale = clip / examples as f32;
-        let correction = |beta: f32| 1.0 - libm::powf(beta, step as f32);
+        let correction = |beta: f32| 1.0 - power(beta, step);
         let (first, second) = (correction(settings.beta1), correction(settings.beta2));
         let rate = settings.rate(step);
         each_tensor(layout, |range, layer, is_matrix| {
             let depth = layout.config.num_hidden_layers.saturating_sub(layer);
-            let rate = rate * libm::powf(settings.layer_decay, depth as f32);
+            let rate = rate * power(settings.layer_decay, depth as u32);
             let decay = if is_matrix { settings.weight_decay } else { 0.0 };
             let parameters = self.parameters.get_mut(range.clone()).unwrap_or_default().iter_mut();
             let gradients = self.gradients.get_mut(range.clone()).unwrap_or_default().iter_mut();

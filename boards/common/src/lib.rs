@@ -20,7 +20,7 @@ mod update;
 
 #[cfg(feature = "stack")]
 pub use stack::stack_depth;
-pub use update::{NoSlots, Slots};
+pub use update::{Key, NoSlots, Slots};
 
 use electret::kernels;
 use electret::link::{About, Answer, Command, Request, VERSION};
@@ -50,7 +50,7 @@ pub struct Board<'b, S, P, M> {
     /// Memory for the adapter that answers.
     pub adapter: &'b mut [u8],
     /// Public key of those whose updates are taken; `None` takes everybody's.
-    pub key: Option<[u8; 32]>,
+    pub key: Option<Key>,
     /// Microseconds since some moment.
     pub clock: fn() -> u64,
     /// Feeds the watchdog; called between the blocks of rows of a sentence.
@@ -59,11 +59,22 @@ pub struct Board<'b, S, P, M> {
     pub stack: fn() -> u32,
 }
 
-/// Public key of those whose updates are taken, if the build's environment names one in `ELECTRET_PUBLIC_KEY`. One
-/// that is none does not build.
-pub const KEY: Option<[u8; 32]> = key_from_hex(option_env!("ELECTRET_PUBLIC_KEY"));
+/// Public key of those whose updates are taken, if the build's environment names one in `ELECTRET_PUBLIC_KEY`; that
+/// needs the feature `signatures`. One that is none does not build.
+pub const KEY: Option<Key> = {
+    let key = option_env!("ELECTRET_PUBLIC_KEY");
+    #[cfg(feature = "signatures")]
+    let key = key_from_hex(key);
+    #[cfg(not(feature = "signatures"))]
+    let key = {
+        assert!(key.is_none(), "a key is there, and nothing to check signatures with: add the feature `signatures`");
+        None
+    };
+    key
+};
 
 /// A key from 64 hexadecimal digits.
+#[cfg(feature = "signatures")]
 const fn key_from_hex(text: Option<&str>) -> Option<[u8; 32]> {
     let Some(text) = text else { return None };
     let text = text.as_bytes();

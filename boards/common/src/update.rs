@@ -4,7 +4,6 @@
 //! what agrees. Nothing counts until [`Command::Install`], which checks length, checksum, signature and the file
 //! itself, and then makes one choice in the store, which is written whole or not at all.
 
-use ed25519_dalek::{Signature, VerifyingKey};
 use electret::link::{Answer, Command, Install, checksum};
 use electret::tune::store::Store;
 use electret::{Adapter, Error, Model};
@@ -47,7 +46,7 @@ pub struct Update<'u, M, P> {
     pub slots: &'u mut M,
     pub store: &'u mut P,
     pub running: Option<Running>,
-    pub key: Option<[u8; 32]>,
+    pub key: Option<Key>,
 }
 
 impl<M: Slots, P: Store> Update<'_, M, P> {
@@ -93,13 +92,34 @@ impl<M: Slots, P: Store> Update<'_, M, P> {
 
     /// Ed25519 over the file, where the board has a key.
     fn check_signature(&self, file: &[u8], signature: &[u8]) -> Result<(), Refusal> {
-        let Some(key) = self.key else { return Ok(()) };
-        let key = VerifyingKey::from_bytes(&key).map_err(|_| Refusal::Because("the board's key is none"))?;
-        let signature = Signature::from_slice(signature)
-            .map_err(|_| Refusal::Because("signature: this board takes signed updates only"))?;
-        key.verify_strict(file, &signature)
-            .map_err(|_| Refusal::Because("signature: it was not made with the key that this board trusts"))
+        match &self.key {
+            Some(key) => verify(key, file, signature),
+            None => Ok(()),
+        }
     }
+}
+
+/// An Ed25519 public key.
+#[cfg(feature = "signatures")]
+pub type Key = [u8; 32];
+
+/// Without the feature `signatures` there is none.
+#[cfg(not(feature = "signatures"))]
+pub type Key = core::convert::Infallible;
+
+#[cfg(feature = "signatures")]
+fn verify(key: &Key, file: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+    use ed25519_dalek::{Signature, VerifyingKey};
+    let key = VerifyingKey::from_bytes(key).map_err(|_| Refusal::Because("the board's key is none"))?;
+    let signature = Signature::from_slice(signature)
+        .map_err(|_| Refusal::Because("signature: this board takes signed updates only"))?;
+    key.verify_strict(file, &signature)
+        .map_err(|_| Refusal::Because("signature: it was not made with the key that this board trusts"))
+}
+
+#[cfg(not(feature = "signatures"))]
+fn verify(key: &Key, _: &[u8], _: &[u8]) -> Result<(), Refusal> {
+    match *key {}
 }
 
 const TOO_LARGE: Refusal = Refusal::Because("the free slot is smaller than that");

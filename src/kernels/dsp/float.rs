@@ -7,7 +7,7 @@
 use core::arch::naked_asm;
 
 use crate::kernels::lanes::quantize::row_scale;
-use crate::kernels::lanes::{self, Number, Portable, RowScale};
+use crate::kernels::lanes::{Number, RowScale};
 use crate::kernels::scalar;
 use crate::weights::Channels;
 
@@ -66,45 +66,81 @@ extern "C" fn finish_all(sums: &[i32; 16], channels: &Channels, out: &mut [f32; 
     )
 }
 
-/// [`lanes::quantize`], eight values a turn.
+/// [`quantize`](crate::kernels::lanes::quantize), eight values a turn.
 pub fn quantize(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> RowScale {
-    let smooth = !smoothing.is_empty();
-    if !row.len().is_multiple_of(8) || quantized.len() < row.len() || (smooth && smoothing.len() < row.len())
-    {
-        return lanes::quantize::<Portable>(row, smoothing, quantized);
-    }
-    let (eights, factors) = (row.as_chunks::<8>().0, smoothing.as_chunks::<8>().0);
-    let [min, max] = if smooth {
-        range(eights.iter().zip(factors).map(|(x, f)| core::array::from_fn(|i| x[i] * f[i])))
-    } else {
-        range(eights.iter().copied())
-    };
+    let [min, max] = range(row, smoothing);
     let Some((scale, inverse, shift)) = row_scale(min, max) else {
         quantized.fill(0);
         return RowScale { scale: 1.0, zero_point: 0 };
     };
-    let range = Range { inverse, shift, eights: eights.len() };
-    // SAFETY: as many factors as values can be read, if any are, and as many bytes written; of a row without
-    // values there was no scale.
-    unsafe {
-        let narrow = if smooth { narrow_smoothed } else { narrow };
-        narrow(row.as_ptr(), smoothing.as_ptr(), quantized.as_mut_ptr(), &range);
-    }
-    quantized.get_mut(row.len()..).unwrap_or_default().fill(0);
+    narrow(row, smoothing, quantized, inverse, shift);
     scale
 }
 
+/// [`quantize_symmetric`](crate::kernels::lanes::quantize_symmetric). No x · 127 / max rounds to more than 127.
+pub fn quantize_symmetric(row: &[f32], quantized: &mut [i8]) -> f32 {
+    let [min, max] = range(row, &[]);
+    let max = max.larger(-min);
+    if max < 1e-30 {
+        quantized.fill(0);
+        return 0.0;
+    }
+    narrow(row, &[], quantized, 127.0 / max, 0.0);
+    max / 127.0
+}
+
+/// A row in eights, and what is left of it with zeros behind it.
+fn eights(row: &[f32]) -> (&[[f32; 8]], [f32; 8]) {
+    let (eights, rest) = row.as_chunks();
+    let mut last = [0.0; 8];
+    for (place, x) in last.iter_mut().zip(rest) {
+        *place = *x;
+    }
+    (eights, last)
+}
+
 /// Least and largest of 0 and all values. Two are compared with each other first: three comparisons for both.
-#[inline(always)]
-fn range(values: impl Iterator<Item = [f32; 8]>) -> [f32; 2] {
+fn range(row: &[f32], smoothing: &[f32]) -> [f32; 2] {
+    let ((eights, rest), (factors, last)) = (eights(row), eights(smoothing));
     let mut range = [0.0_f32; 2];
-    for eight in values {
+    let mut take = |eight: [f32; 8]| {
         for &[a, b] in eight.as_chunks::<2>().0 {
             let [less, more] = if a < b { [a, b] } else { [b, a] };
             range = [range[0].smaller(less), range[1].larger(more)];
         }
+    };
+    if smoothing.is_empty() {
+        eights.iter().chain([&rest]).for_each(|x| take(*x));
+    } else {
+        let pairs = eights.iter().zip(factors).chain([(&rest, &last)]);
+        pairs.for_each(|(x, f)| take(core::array::from_fn(|i| x[i] * f[i])));
     }
     range
+}
+
+/// x · inverse + shift of each x = row · smoothing, rounded to int8; zeros behind them.
+fn narrow(row: &[f32], smoothing: &[f32], quantized: &mut [i8], inverse: f32, shift: f32) {
+    let ((eights, rest), (factors, last)) = (eights(row), eights(smoothing));
+    let smooth = !smoothing.is_empty();
+    let narrow = |x: &[[f32; 8]], factors: &[[f32; 8]], bytes: &mut [[i8; 8]]| {
+        let count = x.len().min(bytes.len()).min(if smooth { factors.len() } else { usize::MAX });
+        if count > 0 {
+            let range = Range { inverse, shift, eights: count };
+            let narrow = if smooth { narrow_smoothed } else { narrow_plain };
+            // SAFETY: there are that many eights of values, of bytes, and of factors where those are read.
+            unsafe { narrow(x.as_ptr().cast(), factors.as_ptr().cast(), bytes.as_mut_ptr().cast(), &range) }
+        }
+    };
+    narrow(eights, factors, quantized.as_chunks_mut().0);
+    let behind = quantized.get_mut(eights.len() * 8..).unwrap_or_default();
+    behind.fill(0);
+    if !row.len().is_multiple_of(8) {
+        let mut bytes = [[0; 8]];
+        narrow(&[rest], &[last], &mut bytes);
+        for (place, byte) in behind.iter_mut().zip(bytes.as_flattened()).take(row.len() % 8) {
+            *place = *byte;
+        }
+    }
 }
 
 /// How a row becomes int8: x · inverse + shift, rounded.
@@ -166,7 +202,7 @@ macro_rules! narrow_eights {
 
 /// int8 of a row.
 #[unsafe(naked)]
-unsafe extern "C" fn narrow(row: *const f32, smoothing: *const f32, quantized: *mut i8, range: &Range) {
+unsafe extern "C" fn narrow_plain(row: *const f32, smoothing: *const f32, quantized: *mut i8, range: &Range) {
     narrow_eights!()
 }
 

@@ -14,11 +14,13 @@ use crate::weights::Tile;
 #[cfg(target_abi = "eabihf")]
 mod float;
 #[cfg(target_abi = "eabihf")]
-use float::{finish, quantize};
+use float::{finish, quantize, quantize_symmetric};
 #[cfg(not(target_abi = "eabihf"))]
-use {super::scalar::finish, portable_quantize as quantize};
+use {
+    super::scalar::finish, portable_quantize as quantize, portable_quantize_symmetric as quantize_symmetric,
+};
 
-kernel_set!("dsp", Portable, quantize: quantize);
+kernel_set!("dsp", Portable, quantize: quantize, quantize_symmetric);
 
 /// Rows that share one pass over the weights, as many accumulators.
 const ROWS: usize = 4;
@@ -175,6 +177,12 @@ fn block_sums(widened: &[Widened], tiles: &[Tile], lanes: usize, sums: &mut [[i3
 #[cfg(not(target_abi = "eabihf"))]
 fn portable_quantize(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> super::RowScale {
     super::lanes::quantize::<Portable>(row, smoothing, quantized)
+}
+
+/// The same.
+#[cfg(not(target_abi = "eabihf"))]
+fn portable_quantize_symmetric(row: &[f32], quantized: &mut [i8]) -> f32 {
+    super::lanes::quantize_symmetric::<Portable>(row, quantized)
 }
 
 /// 4 chains of `smlad`, 2 multiply-accumulates each.
