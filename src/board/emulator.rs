@@ -29,6 +29,29 @@ impl Emulator {
         folder: &Path,
         model: Option<&[u8]>,
     ) -> Result<(Self, Client)> {
+        Self::launch(board, firmware, folder, model, &[])
+    }
+
+    /// The same with a clock that goes on by a nanosecond an instruction.
+    ///
+    /// # Errors
+    /// As [`Emulator::start`].
+    pub fn start_counting(
+        board: &Board,
+        firmware: &Path,
+        folder: &Path,
+        model: Option<&[u8]>,
+    ) -> Result<(Self, Client)> {
+        Self::launch(board, firmware, folder, model, &["-icount", "shift=0"])
+    }
+
+    fn launch(
+        board: &Board,
+        firmware: &Path,
+        folder: &Path,
+        model: Option<&[u8]>,
+        more: &[&str],
+    ) -> Result<(Self, Client)> {
         let machine =
             board.machine.with_context(|| format!("{} is no emulated board; flash it", board.name))?;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -37,7 +60,7 @@ impl Emulator {
             std::fs::write(&flash, vec![0xff; FLASH]).with_context(|| flash.display().to_string())?;
         }
         let mut command = Command::new(machine.program);
-        command.args(machine.arguments);
+        command.args(machine.arguments).args(more);
         command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
         command.args(["-semihosting-config", "enable=on,target=native"]);
         for (slot, address) in machine.slots.iter().enumerate() {

@@ -86,6 +86,9 @@ struct Run {
     /// One text a line; without it ten sentences.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// Also counts the instructions of a sequence of 32 tokens; everything takes longer.
+    #[arg(long)]
+    count: bool,
     #[command(flatten)]
     model: ModelFile,
     #[command(flatten)]
@@ -249,6 +252,9 @@ impl Build {
     }
 }
 
+/// Tokens of the sequence whose instructions are counted.
+const COUNTED: u16 = 32;
+
 /// What an emulated board is asked when nothing else is said.
 const SENTENCES: [&str; 10] = [
     "The cat sat on the banana and purred.",
@@ -278,7 +284,8 @@ impl Run {
         let firmware = self.source.build(board)?;
         let folder = firmware.path.with_extension("run");
         let file = &bytes.as_slice()[..model.bytes()];
-        let (_emulator, mut client) = Emulator::start(board, &firmware.path, &folder, Some(file))?;
+        let start = if self.count { Emulator::start_counting } else { Emulator::start };
+        let (_emulator, mut client) = start(board, &firmware.path, &folder, Some(file))?;
         introduce(&mut client, self.output.json)?;
         let test = client.ask(Command::SelfTest)?;
         ensure!(
@@ -310,6 +317,15 @@ impl Run {
                 plan.figure("answering, at hand")?,
                 plan.figure("stack, deepest")?
             );
+        }
+        if self.count {
+            let tokens = COUNTED.min(tokens as u16);
+            let instructions = client.ask(Command::Bench { tokens })?.figure("microseconds")? * 1000;
+            if self.output.json {
+                say!("{}", json!({"tokens": tokens, "instructions": instructions}));
+            } else {
+                say!("{tokens} tokens in {:.1} million instructions", instructions as f64 / 1e6);
+            }
         }
         Ok(())
     }

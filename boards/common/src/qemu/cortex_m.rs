@@ -99,9 +99,16 @@ fn start_ticks(timer: &mut SYST, hz: u32) {
     timer.enable_counter();
 }
 
-/// Microseconds since then, in steps of a millisecond.
+/// Microseconds since then.
 pub fn micros() -> u64 {
-    u64::from(TICKS.load(Ordering::Relaxed)) * 1000
+    loop {
+        let (ticks, left) = (TICKS.load(Ordering::Relaxed), SYST::get_current());
+        // Unless a tick came in between.
+        if TICKS.load(Ordering::Relaxed) == ticks {
+            let reload = SYST::get_reload();
+            return u64::from(ticks) * 1000 + u64::from((reload - left.min(reload)) * 1000 / (reload + 1));
+        }
+    }
 }
 
 #[exception]

@@ -13,7 +13,7 @@ use electret::link::{self, Command, Request};
 use electret::tune::store::FlashStore;
 use electret::weights::AlignedBytes;
 use electret::{Error, Plan, Strategy, TINY, TuningPlan};
-use electret_board::{Board, Slots};
+use electret_board::{Board, Key, Slots};
 use embedded_io::{ErrorType, Read, Write};
 use example::Flash;
 
@@ -102,7 +102,7 @@ impl Slots for MemorySlots {
 pub type Simulated = Board<'static, Wire, FlashStore<Flash>, MemorySlots>;
 
 /// A board on that wire.
-pub fn board(serial: Wire, slots: MemorySlots, key: Option<[u8; 32]>) -> Simulated {
+pub fn board(serial: Wire, slots: MemorySlots, key: Option<Key>) -> Simulated {
     let memory = |bytes| Box::leak(Box::new(AlignedBytes::zeroed(bytes))).as_mut_slice();
     let pages = 128 * 4096;
     Board {
