@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use common::golden::Golden;
 use ed25519_dalek::{Signer, SigningKey};
-use electret::board::{Answers, BOARDS, Board, Client, Emulator, Failure, Firmware, build, compile, update};
+use electret::board::{
+    Answers, BOARDS, Board, Client, Emulator, Failure, Firmware, build, compile, flash, update,
+};
 use electret::evaluate::{LabelNames, Labelled};
 use electret::import::Checkpoint;
 use electret::link::{Answer, Command, Install, checksum};
@@ -32,7 +34,7 @@ static BUILDING: Mutex<()> = Mutex::new(());
 
 /// A board's firmware in a folder of its own; `None` if it cannot be built or run here.
 fn firmware(board: &Board, name: &str, key: Option<&str>) -> Option<(Firmware, PathBuf)> {
-    let machine = board.machine?;
+    let machine = board.machine().ok()?;
     if Process::new(machine.program).arg("--version").output().is_err() {
         println!("SKIPPED: {}: no {} here", board.name, machine.program);
         return None;
@@ -367,4 +369,33 @@ fn an_update_happens_whole_or_not_at_all() {
     let (_emulator, mut client) = start(board, &firmware, &folder, None);
     assert_eq!(runs(&mut client), second);
     assert_eq!(scores(&mut client, "a b c"), answer);
+}
+
+/// With a program in place of `probe-rs` that writes down what it is asked.
+#[cfg(unix)]
+#[test]
+fn a_board_is_flashed_with_model_and_firmware() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("boards/flash");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (program, asked) = (folder.join("probe-rs"), folder.join("asked"));
+    let _ = std::fs::remove_file(&asked);
+    std::fs::write(&program, format!("#!/bin/sh\necho \"$@\" >> {}\n", asked.display())).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    // SAFETY: no other test of this file reads or writes PATH's value through Rust; programs are found as before.
+    unsafe { std::env::set_var("PATH", format!("{}:{path}", folder.display())) };
+    let pico = Board::find("raspberry-pi-pico2").unwrap();
+    let chip = pico.chip().unwrap();
+    flash(chip, Path::new("firmware.elf"), Some(Path::new("m.electret"))).unwrap();
+    flash(chip, Path::new("firmware.elf"), None).unwrap();
+    let model = "download --binary-format bin --base-address 0x10100000 --chip RP235x m.electret\n";
+    let firmware = "download --chip RP235x firmware.elf\nreset --chip RP235x\n";
+    assert_eq!(std::fs::read_to_string(&asked).unwrap(), format!("{model}{firmware}{firmware}"));
+
+    std::fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+    let error = flash(chip, Path::new("firmware.elf"), None).unwrap_err();
+    assert!(error.to_string().contains("debug port"), "{error}");
+    let error = Board::find(LEARNER).unwrap().chip().unwrap_err().to_string();
+    assert_eq!(error, "qemu-mps3-an547 is emulated: electret board run qemu-mps3-an547");
 }

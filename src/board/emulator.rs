@@ -52,8 +52,7 @@ impl Emulator {
         model: Option<&[u8]>,
         more: &[&str],
     ) -> Result<(Self, Client)> {
-        let machine =
-            board.machine.with_context(|| format!("{} is no emulated board; flash it", board.name))?;
+        let machine = board.machine()?;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let flash = folder.join("flash.bin");
         if !flash.exists() {

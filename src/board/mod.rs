@@ -1,17 +1,21 @@
-//! Boards from the host's side: which there are, how their firmware is built, how an emulated one is started, and
-//! how one talks to any of them.
+//! Boards from the host's side: which there are, how their firmware is built, how an emulated one is started and
+//! another one flashed, and how one talks to any of them.
 //!
 //! The firmware itself is in `boards/`, a package a board; what it says is in [`link`](crate::link).
 
 mod build;
 mod client;
 mod emulator;
+mod flash;
 mod update;
 
 pub use build::{Firmware, build, compile};
 pub use client::{Answers, Client, Failure};
 pub use emulator::Emulator;
+pub use flash::flash;
 pub use update::update;
+
+use anyhow::{Result, bail};
 
 /// A board that `boards/` has firmware for.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +26,26 @@ pub struct Board {
     pub processor: &'static str,
     /// Rust's name for it.
     pub target: &'static str,
-    /// How QEMU runs it; `None` for one that has to be flashed.
-    pub machine: Option<Machine>,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where a board is.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// In QEMU.
+    Emulator(Machine),
+    /// On a desk.
+    Hardware(Chip),
+}
+
+/// How a board is flashed.
+#[derive(Clone, Copy, Debug)]
+pub struct Chip {
+    /// What `probe-rs` calls it.
+    pub name: &'static str,
+    /// Where the first slot is.
+    pub model: u32,
 }
 
 /// How QEMU runs a board.
@@ -45,7 +67,7 @@ pub const BOARDS: &[Board] = &[
         name: "qemu-mps2-an386",
         processor: "Cortex-M4",
         target: "thumbv7em-none-eabihf",
-        machine: Some(Machine {
+        place: Place::Emulator(Machine {
             program: "qemu-system-arm",
             arguments: &["-M", "mps2-an386"],
             slots: &[0x2100_0000, 0x2140_0000],
@@ -56,7 +78,7 @@ pub const BOARDS: &[Board] = &[
         name: "qemu-mps2-an500",
         processor: "Cortex-M7",
         target: "thumbv7em-none-eabihf",
-        machine: Some(Machine {
+        place: Place::Emulator(Machine {
             program: "qemu-system-arm",
             arguments: &["-M", "mps2-an500"],
             slots: &[0x6000_0000],
@@ -67,7 +89,7 @@ pub const BOARDS: &[Board] = &[
         name: "qemu-mps3-an547",
         processor: "Cortex-M55, Helium",
         target: "thumbv8m.main-none-eabihf",
-        machine: Some(Machine {
+        place: Place::Emulator(Machine {
             program: "qemu-system-arm",
             arguments: &["-M", "mps3-an547"],
             slots: &[0x6000_0000, 0x6100_0000],
@@ -78,7 +100,7 @@ pub const BOARDS: &[Board] = &[
         name: "qemu-virt-aarch64",
         processor: "Cortex-A72, NEON",
         target: "aarch64-unknown-none",
-        machine: Some(Machine {
+        place: Place::Emulator(Machine {
             program: "qemu-system-aarch64",
             arguments: &["-M", "virt", "-cpu", "cortex-a72", "-m", "256", "-nic", "none"],
             slots: &[0x4800_0000, 0x4900_0000],
@@ -89,11 +111,33 @@ pub const BOARDS: &[Board] = &[
         name: "raspberry-pi-pico2",
         processor: "RP2350, Cortex-M33",
         target: "thumbv8m.main-none-eabihf",
-        machine: None,
+        place: Place::Hardware(Chip { name: "RP235x", model: 0x1010_0000 }),
     },
 ];
 
 impl Board {
+    /// How QEMU runs it.
+    ///
+    /// # Errors
+    /// If it is hardware.
+    pub fn machine(&self) -> Result<&Machine> {
+        match &self.place {
+            Place::Emulator(machine) => Ok(machine),
+            Place::Hardware(_) => bail!("{} is no emulated board: electret board flash {0}", self.name),
+        }
+    }
+
+    /// How it is flashed.
+    ///
+    /// # Errors
+    /// If it is emulated.
+    pub fn chip(&self) -> Result<&Chip> {
+        match &self.place {
+            Place::Emulator(_) => bail!("{} is emulated: electret board run {0}", self.name),
+            Place::Hardware(chip) => Ok(chip),
+        }
+    }
+
     /// The board of that name.
     pub fn find(name: &str) -> Option<&'static Self> {
         BOARDS.iter().find(|board| board.name == name)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use electret::board::{BOARDS, Board as Known, Client, Emulator, Firmware, build, update};
+use electret::board::{BOARDS, Board as Known, Client, Emulator, Firmware, build, flash, update};
 use electret::evaluate::{LabelNames, Labelled};
 use electret::kernels::lanes::sigmoid;
 use electret::link::{Answer, Command, Install, VERSION};
@@ -19,7 +19,7 @@ use serde_json::json;
 use super::ask::{show_detection, show_labels};
 use super::{ModelFile, Output, each_text};
 
-/// Builds, runs and talks to boards.
+/// Builds, runs, flashes and talks to boards.
 ///
 /// Example: electret board run qemu-mps3-an547
 #[derive(Args)]
@@ -33,7 +33,9 @@ enum Verb {
     List(List),
     Build(Build),
     Run(Run),
+    Flash(Flash),
     Talk(Talk),
+    Update(Update),
 }
 
 /// Which boards are there?
@@ -97,15 +99,27 @@ struct Run {
     output: Output,
 }
 
-/// Talks to a board over a serial line, or to an emulated one.
+/// Flashes a board that is connected to a debug probe, with firmware and a model (needs probe-rs).
 ///
-/// Example: electret board talk /dev/ttyACM0 detect "The cat sat on the banana."
+/// Example: electret board flash raspberry-pi-pico2
 #[derive(Args)]
-struct Talk {
+struct Flash {
+    /// The board.
+    board: String,
+    /// Leaves the model that is there.
+    #[arg(long, conflicts_with = "model")]
+    firmware_only: bool,
+    #[command(flatten)]
+    model: ModelFile,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Where a board listens.
+#[derive(Args)]
+struct Line {
     /// A serial port, such as /dev/ttyACM0 or COM3, or the name of an emulated board.
     place: String,
-    #[command(subcommand)]
-    what: What,
     /// Bits a second of a serial port.
     #[arg(long, default_value_t = 115_200)]
     baud: u32,
@@ -117,6 +131,37 @@ struct Talk {
     folder: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
+}
+
+/// Talks to a board over a serial line, or to an emulated one.
+///
+/// Example: electret board talk /dev/ttyACM0 detect "The cat sat on the banana."
+#[derive(Args)]
+struct Talk {
+    #[command(flatten)]
+    line: Line,
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Sends another model, or an adapter, into the slot that does not run, and has it installed; goes on where an
+/// earlier attempt stopped.
+///
+/// Example: electret board update /dev/ttyACM0 better.electret
+#[derive(Args)]
+struct Update {
+    #[command(flatten)]
+    line: Line,
+    /// An .electret or .adapter file.
+    file: PathBuf,
+    /// The number under which an adapter is kept.
+    #[arg(long, default_value_t = 0)]
+    adapter: u8,
+    /// An Ed25519 signature of the file, 64 bytes, for a board that wants one.
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -161,17 +206,6 @@ enum What {
         /// Its number, or none.
         adapter: String,
     },
-    /// Sends another model, or an adapter, into the slot that does not run, and has it installed.
-    Update {
-        /// An .electret or .adapter file.
-        file: PathBuf,
-        /// The number under which an adapter is kept.
-        #[arg(long, default_value_t = 0)]
-        adapter: u8,
-        /// An Ed25519 signature of the file, 64 bytes, for a board that wants one.
-        #[arg(long, value_name = "FILE")]
-        signature: Option<PathBuf>,
-    },
 }
 
 /// Learns examples and keeps what they taught.
@@ -202,7 +236,9 @@ impl Board {
             Verb::List(verb) => verb.run(),
             Verb::Build(verb) => verb.run(),
             Verb::Run(verb) => verb.run(),
+            Verb::Flash(verb) => verb.run(),
             Verb::Talk(verb) => verb.run(),
+            Verb::Update(verb) => verb.run(),
         }
     }
 }
@@ -214,7 +250,7 @@ fn known(name: &str) -> Result<&'static Known> {
 impl List {
     fn run(&self) -> Result<()> {
         for board in BOARDS {
-            let place = if board.machine.is_some() { "QEMU" } else { "hardware" };
+            let place = if board.machine().is_ok() { "QEMU" } else { "hardware" };
             if self.output.json {
                 let Known { name, processor, target, .. } = board;
                 say!("{}", json!({"name": name, "processor": processor, "target": target, "runs": place}));
@@ -376,8 +412,7 @@ fn tokens_of(answers: &electret::board::Answers) -> Vec<(Token, f32)> {
 
 impl Talk {
     fn run(&self) -> Result<()> {
-        let (_emulator, client) = self.connect()?;
-        let mut client = client.with_timeout(Duration::from_secs(self.timeout));
+        let (_emulator, mut client) = self.line.connect()?;
         let json = self.output.json;
         match &self.what {
             What::Info => introduce(&mut client, json),
@@ -409,24 +444,50 @@ impl Talk {
                 client.ask(Command::Activate(number))?;
                 introduce(&mut client, json)
             }
-            What::Update { file, adapter, signature } => {
-                let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
-                let signature = match signature {
-                    Some(path) => std::fs::read(path).with_context(|| path.display().to_string())?,
-                    None => Vec::new(),
-                };
-                let adapter_file = file.extension().is_some_and(|extension| extension == "adapter");
-                let kind = if adapter_file { Install::Adapter(*adapter) } else { Install::Model };
-                let bar = progress_bar(bytes.len() as u64);
-                update(&mut client, &bytes, kind, &signature, |at, _| bar.set_position(at as u64))?;
-                bar.finish();
-                introduce(&mut client, json)
-            }
         }
     }
+}
 
+impl Update {
+    fn run(&self) -> Result<()> {
+        let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
+        let bytes = read(&self.file)?;
+        let signature = self.signature.as_ref().map_or(Ok(Vec::new()), read)?;
+        let adapter = self.file.extension().is_some_and(|extension| extension == "adapter");
+        let kind = if adapter { Install::Adapter(self.adapter) } else { Install::Model };
+        let (_emulator, mut client) = self.line.connect()?;
+        let bar = progress_bar(bytes.len() as u64);
+        update(&mut client, &bytes, kind, &signature, |at, _| bar.set_position(at as u64))?;
+        bar.finish();
+        introduce(&mut client, self.output.json)
+    }
+}
+
+impl Flash {
+    fn run(&self) -> Result<()> {
+        let board = known(&self.board)?;
+        let chip = board.chip()?;
+        let firmware = self.source.build(board)?;
+        if self.firmware_only {
+            return flash(chip, &firmware.path, None);
+        }
+        let bytes = self.model.bytes()?;
+        let model = Model::open(bytes.as_slice())?;
+        let path = firmware.path.with_extension("electret");
+        std::fs::write(&path, &bytes.as_slice()[..model.bytes()])
+            .with_context(|| path.display().to_string())?;
+        flash(chip, &firmware.path, Some(&path))
+    }
+}
+
+impl Line {
     /// Opens the serial port, or starts the emulated board of that name.
     fn connect(&self) -> Result<(Option<Emulator>, Client)> {
+        let (emulator, client) = self.open()?;
+        Ok((emulator, client.with_timeout(Duration::from_secs(self.timeout))))
+    }
+
+    fn open(&self) -> Result<(Option<Emulator>, Client)> {
         if let Some(board) = Known::find(&self.place) {
             let firmware = self.source.build(board)?;
             let folder = self.folder.clone().unwrap_or_else(|| firmware.path.with_extension("run"));
