@@ -67,7 +67,10 @@ pub const KEY: Option<Key> = {
     let key = key_from_hex(key);
     #[cfg(not(feature = "signatures"))]
     let key = {
-        assert!(key.is_none(), "a key is there, and nothing to check signatures with: add the feature `signatures`");
+        assert!(
+            key.is_none(),
+            "a key is there, and nothing to check signatures with: add the feature `signatures`"
+        );
         None
     };
     key

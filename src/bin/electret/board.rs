@@ -318,7 +318,9 @@ impl Run {
             }
         };
         let firmware = self.source.build(board)?;
-        let folder = firmware.path.with_extension("run");
+        // Fresh, and not the one in which `talk` lets a board learn.
+        let folder = firmware.path.with_extension("proof");
+        let _ = std::fs::remove_dir_all(&folder);
         let file = &bytes.as_slice()[..model.bytes()];
         let start = if self.count { Emulator::start_counting } else { Emulator::start };
         let (_emulator, mut client) = start(board, &firmware.path, &folder, Some(file))?;
