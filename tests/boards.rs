@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use common::golden::Golden;
 use ed25519_dalek::{Signer, SigningKey};
 use electret::board::{
-    Answers, BOARDS, Board, Client, Emulator, Failure, Firmware, build, compile, flash, update,
+    Answers, BOARDS, Board, BoardReader, Client, Emulator, Failure, Firmware, build, compile, flash, update,
 };
-use electret::evaluate::{LabelNames, Labelled};
+use electret::evaluate::{LabelNames, Labelled, score};
 use electret::import::Checkpoint;
 use electret::link::{Answer, Command, Install, checksum};
 use electret::quantize::{Recipe, quantize, quantize_by};
@@ -237,7 +237,20 @@ fn what_was_learned_outlives_the_power() {
     let duration = begin.elapsed();
     println!("a commit takes {duration:?}");
     let mut old = scores(&mut client, probe);
-    drop(client);
+
+    // The evaluation harness sees the board as this test does.
+    let some = &unseen[..unseen.len().min(40)];
+    let right = right(&mut client, some);
+    let names: Vec<String> = labels.lines().map(str::to_owned).collect();
+    let lines = some.iter().map(|(text, label)| format!("{}\t{text}\n", names[usize::from(*label)]));
+    let file = folder.join("unseen.tsv");
+    std::fs::write(&file, format!("label\ttext\n{}", lines.collect::<String>())).unwrap();
+    let data = Labelled::read(&file, LabelNames::First(names)).unwrap();
+    let mut reader = BoardReader::new(client).unwrap();
+    let accuracy = score(&mut reader, &data).unwrap().remove(0);
+    assert_eq!((accuracy.metric, accuracy.n), ("accuracy", some.len()));
+    assert_eq!((accuracy.value * some.len() as f64).round() as usize, right);
+    drop(reader);
     emulator.kill();
 
     let (mut kept, mut replaced) = (0, 0);

@@ -7,12 +7,14 @@ mod build;
 mod client;
 mod emulator;
 mod flash;
+mod reader;
 mod update;
 
 pub use build::{Firmware, build, compile};
 pub use client::{Answers, Client, Failure};
 pub use emulator::Emulator;
 pub use flash::flash;
+pub use reader::BoardReader;
 pub use update::update;
 
 use anyhow::{Result, bail};

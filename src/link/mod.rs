@@ -43,7 +43,7 @@ pub enum Command<'a> {
     },
     /// Logit of each token to be a replacement: [`Answer::Token`]s.
     Detect(&'a str),
-    /// Probability of each label: [`Answer::Label`]s.
+    /// Probability of each label of a text, whose end is dropped where it is too long: [`Answer::Label`]s.
     Classify(&'a str),
     /// Label and its logit for each word: [`Answer::Word`]s.
     Tag(&'a str),

@@ -3,7 +3,7 @@
 use electret::kernels::{self, KernelSet};
 use electret::link::{Answer, Command};
 use electret::tasks::TokenLogits;
-use electret::text::Token;
+use electret::text::{Input, Token};
 use electret::{Error, HeadKind, Model, Plan, Session};
 use embedded_io::Write;
 
@@ -51,7 +51,8 @@ pub fn answer<S: Write>(
         }
         Command::Classify(text) => {
             let names = session.label_names(HeadKind::Classify)?;
-            for (name, &score) in names.zip(session.classify(text.into())?) {
+            let input = Input { text, pair: None, truncate: true };
+            for (name, &score) in names.zip(session.classify(input)?) {
                 reply.say(Answer::Label { name, score });
             }
         }

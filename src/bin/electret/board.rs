@@ -117,7 +117,7 @@ struct Flash {
 
 /// Where a board listens.
 #[derive(Args)]
-struct Line {
+pub struct Line {
     /// A serial port, such as /dev/ttyACM0 or COM3, or the name of an emulated board.
     place: String,
     /// Bits a second of a serial port.
@@ -483,8 +483,14 @@ impl Flash {
 }
 
 impl Line {
+    /// A place with nothing else said.
+    pub fn at(place: &str) -> Self {
+        let source = Source { boards: "boards".into(), key: None };
+        Self { place: place.to_owned(), baud: 115_200, timeout: 60, folder: None, source }
+    }
+
     /// Opens the serial port, or starts the emulated board of that name.
-    fn connect(&self) -> Result<(Option<Emulator>, Client)> {
+    pub fn connect(&self) -> Result<(Option<Emulator>, Client)> {
         let (emulator, client) = self.open()?;
         Ok((emulator, client.with_timeout(Duration::from_secs(self.timeout))))
     }

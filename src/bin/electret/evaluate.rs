@@ -4,6 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+#[cfg(feature = "board")]
+use electret::HeadKind;
+#[cfg(feature = "board")]
+use electret::board::{BoardReader, Emulator};
 use electret::evaluate::{Answers, Difference, LabelNames, Labelled, Metric, ReferenceReader};
 use electret::import::{Checkpoint, write_atomically};
 use electret::tune::COMPUTER_BLOCK_ROWS;
@@ -25,6 +29,10 @@ pub struct Evaluate {
     model: ModelFile,
     #[command(flatten)]
     adapter: AdapterFile,
+    /// A board instead of a model: a serial port, or the name of an emulated board, with what it has in its flash.
+    #[cfg(feature = "board")]
+    #[arg(long, value_name = "PLACE", conflicts_with_all = ["model", "adapter", "seq"])]
+    board: Option<String>,
     /// Examples: .tsv, .conll or SQuAD .json.
     #[arg(long)]
     data: PathBuf,
@@ -44,7 +52,7 @@ pub struct Evaluate {
 impl Evaluate {
     pub fn run(&self) -> Result<()> {
         let adapter = self.adapter.bytes()?;
-        let own = Examinee::open(&self.model)?;
+        let mut own = self.examinee()?;
         let data = Labelled::read(&self.data, LabelNames::First(own.labels(adapter.as_ref())?))?;
         let answers = own.answers(adapter.as_ref(), &data, self.seq)?;
         if let Some(path) = &self.predictions {
@@ -53,7 +61,7 @@ impl Evaluate {
         }
         let differences = match &self.against {
             Some(path) => {
-                let other = Examinee::at(path)?;
+                let mut other = Examinee::at(path)?;
                 let theirs = other.labels(None)?;
                 ensure!(
                     data.labels.starts_with(&theirs),
@@ -67,6 +75,19 @@ impl Evaluate {
             None => None,
         };
         self.say(&data, &answers.metrics(), differences.as_deref())
+    }
+
+    fn examinee(&self) -> Result<Examinee> {
+        #[cfg(feature = "board")]
+        if let Some(place) = &self.board {
+            let (emulator, client) = super::board::Line::at(place).connect()?;
+            let reader = BoardReader::new(client).with_context(|| place.clone())?;
+            return Ok(Examinee::Board { reader, _emulator: emulator });
+        }
+        match &self.model.model {
+            Some(path) => Examinee::at(path),
+            None => Ok(Examinee::Int8(self.model.bytes()?)),
+        }
     }
 
     fn say(&self, data: &Labelled, metrics: &[Metric], differences: Option<&[Difference]>) -> Result<()> {
@@ -89,16 +110,14 @@ impl Evaluate {
 enum Examinee {
     Int8(AlignedBytes),
     F32(Box<Checkpoint>),
+    #[cfg(feature = "board")]
+    Board {
+        reader: BoardReader,
+        _emulator: Option<Emulator>,
+    },
 }
 
 impl Examinee {
-    fn open(file: &ModelFile) -> Result<Self> {
-        match &file.model {
-            Some(path) => Self::at(path),
-            None => Ok(Self::Int8(file.bytes()?)),
-        }
-    }
-
     fn at(path: &Path) -> Result<Self> {
         let foreign = path.is_dir() || path.extension().is_some_and(|extension| extension == "onnx");
         if foreign { Ok(Self::F32(Box::new(open_source(path)?))) } else { Ok(Self::Int8(read_model(path)?)) }
@@ -117,11 +136,13 @@ impl Examinee {
             Self::F32(checkpoint) => {
                 Ok(checkpoint.heads.first().map_or_else(Vec::new, |head| head.labels.clone()))
             }
+            #[cfg(feature = "board")]
+            Self::Board { reader, .. } => Ok(reader.labels().to_vec()),
         }
     }
 
     fn answers<'d>(
-        &self,
+        &mut self,
         adapter: Option<&AlignedBytes>,
         data: &'d Labelled,
         asked: Option<usize>,
@@ -136,6 +157,16 @@ impl Examinee {
                 ensure!(adapter.is_none(), "--adapter belongs to an .electret, not to a folder");
                 let tokens = tokens(&checkpoint.config, asked, usize::MAX)?;
                 Ok(Answers::of(&mut ReferenceReader::new(checkpoint, tokens), data)?)
+            }
+            #[cfg(feature = "board")]
+            Self::Board { reader, .. } => {
+                let single = data.examples.iter().all(|example| example.input().pair.is_none());
+                ensure!(
+                    data.kind == HeadKind::Classify && single,
+                    "--board: a board is examined on labels of single texts"
+                );
+                let answers = Answers::of(reader, data);
+                answers.map_err(|error| reader.failure().map_or(error.into(), Into::into))
             }
         }
     }
