@@ -222,7 +222,7 @@ impl fmt::Display for Error {
             Self::UnsupportedVersion { found, read } => write!(
                 f,
                 "version: the file has format {found}, from before the first release, this build reads {read}; \
-                 convert the model again"
+                 make it again"
             ),
             Self::HeaderDamaged => f.write_str("header_crc: the header is damaged; copy the file again"),
             Self::PayloadDamaged => f.write_str("payload_crc: the file is damaged; copy it again"),

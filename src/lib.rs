@@ -52,7 +52,7 @@
 //! | `convert` | [`import`], [`reference`](mod@reference), [`quantize`], [`evaluate`] | yes |
 //! | `onnx` | ONNX files in and out | yes |
 //! | `cli` (default) | the `electret` command | yes |
-//! | `board` | `electret board`: builds, runs and talks to the boards of `boards/` | yes |
+//! | `board` | `electret board`: builds, runs, flashes, updates and talks to the boards of `boards/` | yes |
 //! | `train` | `train`: corpus, pre-training and fine-tuning on Burn's CPU backend | yes |
 //! | `tch` | `--device tch`: libtorch | yes |
 //! | `cuda` | `--device cuda`: Burn's own CUDA kernels; with it `fusion` | yes |

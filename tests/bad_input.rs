@@ -59,7 +59,7 @@ fn wrong_magic_version_byte_order_and_place() {
         model_error(&[&header.to_bytes(), payload].concat())
     };
     assert!(with_version(4).to_string().contains("format 4, this build reads 3; update electret"));
-    assert!(with_version(2).to_string().contains("this build reads 3; convert the model again"));
+    assert!(with_version(2).to_string().contains("this build reads 3; make it again"));
     assert!(with_version(1 << 24).to_string().contains("byte order"));
 
     let shifted = AlignedBytes::copy_of(&[&[0; 8], file.as_slice()].concat());

@@ -395,19 +395,25 @@ fn a_board_is_flashed_with_model_and_firmware() {
     let _ = std::fs::remove_file(&asked);
     std::fs::write(&program, format!("#!/bin/sh\necho \"$@\" >> {}\n", asked.display())).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let path = std::env::var("PATH").unwrap_or_default();
-    // SAFETY: no other test of this file reads or writes PATH's value through Rust; programs are found as before.
-    unsafe { std::env::set_var("PATH", format!("{}:{path}", folder.display())) };
+    let (model, large) = (folder.join("m.electret"), folder.join("large.electret"));
+    std::fs::write(&model, MODEL).unwrap();
+    std::fs::File::create(&large).unwrap().set_len((7 << 20) + 1).unwrap();
     let pico = Board::find("raspberry-pi-pico2").unwrap();
     let chip = pico.chip().unwrap();
-    flash(chip, Path::new("firmware.elf"), Some(Path::new("m.electret"))).unwrap();
-    flash(chip, Path::new("firmware.elf"), None).unwrap();
-    let model = "download --binary-format bin --base-address 0x10100000 --chip RP235x m.electret\n";
+    let flash = |model| flash(&program, chip, Path::new("firmware.elf"), model);
+    flash(Some(&model)).unwrap();
+    flash(None).unwrap();
+    let model = format!(
+        "download --chip-erase --binary-format bin --base-address 0x10100000 --chip RP235x {}\n",
+        model.display()
+    );
     let firmware = "download --chip RP235x firmware.elf\nreset --chip RP235x\n";
+    let error = flash(Some(&large)).unwrap_err().to_string();
+    assert_eq!(error, "the slot has 7340032 bytes, the model 7340033");
     assert_eq!(std::fs::read_to_string(&asked).unwrap(), format!("{model}{firmware}{firmware}"));
 
     std::fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
-    let error = flash(chip, Path::new("firmware.elf"), None).unwrap_err();
+    let error = flash(None).unwrap_err();
     assert!(error.to_string().contains("debug port"), "{error}");
     let error = Board::find(LEARNER).unwrap().chip().unwrap_err().to_string();
     assert_eq!(error, "qemu-mps3-an547 is emulated: electret board run qemu-mps3-an547");

@@ -7,25 +7,34 @@ use anyhow::{Context, Result, ensure};
 
 use super::Chip;
 
-/// Writes a board's firmware, and a model's file to where its first slot is, and starts it.
+/// Writes a board's firmware and starts it. With a model's file all of the flash is erased first, what was learned and
+/// the other slot too, and the model becomes the one that runs; without one all of that stays. `probe_rs` is the
+/// program.
 ///
 /// # Errors
-/// If `probe-rs` is not there, or it fails.
-pub fn flash(chip: &Chip, firmware: &Path, model: Option<&Path>) -> Result<()> {
+/// If the model has no room in a slot, if `probe-rs` is not there, or if it fails.
+pub fn flash(probe_rs: &Path, chip: &Chip, firmware: &Path, model: Option<&Path>) -> Result<()> {
+    let run = |arguments: &[&str], file: Option<&Path>| {
+        let status = Command::new(probe_rs).args(arguments).args(["--chip", chip.name]).args(file).status();
+        let status = status.with_context(|| {
+            let name = probe_rs.display();
+            format!("{name}: it flashes a board; cargo install probe-rs-tools --locked, or https://probe.rs")
+        })?;
+        ensure!(
+            status.success(),
+            "probe-rs {}: it failed; is the board's debug port connected?",
+            arguments[0]
+        );
+        Ok(())
+    };
     if let Some(model) = model {
+        let bytes = std::fs::metadata(model).with_context(|| model.display().to_string())?.len();
+        let room = chip.slot_bytes;
+        ensure!(bytes <= room, "the slot has {room} bytes, the model {bytes}");
         let place = format!("{:#x}", chip.model);
-        probe_rs(chip, &["download", "--binary-format", "bin", "--base-address", &place], Some(model))?;
+        let raw = ["--binary-format", "bin", "--base-address", &place];
+        run(&[&["download", "--chip-erase"], &raw[..]].concat(), Some(model))?;
     }
-    probe_rs(chip, &["download"], Some(firmware))?;
-    probe_rs(chip, &["reset"], None)
-}
-
-fn probe_rs(chip: &Chip, arguments: &[&str], file: Option<&Path>) -> Result<()> {
-    let mut command = Command::new("probe-rs");
-    command.args(arguments).args(["--chip", chip.name]).args(file);
-    let status = command.status().context(
-        "probe-rs: it is needed to flash a board; cargo install probe-rs-tools --locked, or https://probe.rs",
-    )?;
-    ensure!(status.success(), "probe-rs {}: it failed; is the board's debug port connected?", arguments[0]);
-    Ok(())
+    run(&["download"], Some(firmware))?;
+    run(&["reset"], None)
 }

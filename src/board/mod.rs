@@ -48,6 +48,8 @@ pub struct Chip {
     pub name: &'static str,
     /// Where the first slot is.
     pub model: u32,
+    /// Bytes of a slot.
+    pub slot_bytes: u64,
 }
 
 /// How QEMU runs a board.
@@ -113,7 +115,7 @@ pub const BOARDS: &[Board] = &[
         name: "raspberry-pi-pico2",
         processor: "RP2350, Cortex-M33",
         target: "thumbv8m.main-none-eabihf",
-        place: Place::Hardware(Chip { name: "RP235x", model: 0x1010_0000 }),
+        place: Place::Hardware(Chip { name: "RP235x", model: 0x1010_0000, slot_bytes: 7 << 20 }),
     },
 ];
 

@@ -45,6 +45,11 @@ impl Reader for BoardReader {
     fn read(&mut self, head: HeadKind, input: Input<'_>) -> Result<TokenLogits<'_>, Error> {
         self.label_count(head)?;
         match labels(&mut self.client, input.text) {
+            // A line may lose an answer.
+            Ok(labels) if !labels.iter().map(|label| &label.0).eq(&self.labels) => {
+                self.failure = Some(Failure::Unexpected("a label"));
+                return Err(Error::ReadFailed);
+            }
             Ok(labels) => self.probabilities = labels.into_iter().map(|label| label.1).collect(),
             Err(Failure::Refused(why)) if why == Error::EmptyText.to_string() => {
                 return Err(Error::EmptyText);

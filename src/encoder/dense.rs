@@ -107,8 +107,8 @@ pub(crate) fn product(
         let tiles = linear.tiles_of(blocks);
         return kernels.matmul(Matmul { rows, row_scales, tiles, channels, out, width });
     }
-    let tiles = linear.halves_of(blocks.clone());
-    let whole = Matmul { rows, row_scales, tiles, channels, out, width };
+    let halves = linear.halves_of(blocks.clone());
+    let whole = Matmul { rows, row_scales, tiles: halves, channels, out, width };
     let Err(Matmul { out, .. }) = kernels.matmul_int4(whole) else { return };
     let depth = linear.depth();
     let (tiles, behind) = strip.split_at_mut_checked(depth).unwrap_or_default();

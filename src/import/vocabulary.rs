@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::{ImportError, write_atomically};
-use crate::text::SpecialTokens;
+use crate::text::{PIECE_BYTES, SpecialTokens};
 
 /// Writes the pieces by id, as [`read_vocabulary`] reads them.
 pub fn write_vocabulary(path: &Path, pieces: &[String]) -> Result<(), ImportError> {
@@ -12,8 +12,8 @@ pub fn write_vocabulary(path: &Path, pieces: &[String]) -> Result<(), ImportErro
         .map_err(|error| ImportError::io(path, error))
 }
 
-/// Reads the pieces by id and finds the special tokens. A piece that stands twice, an empty line
-/// between pieces or a missing special token is an error.
+/// Reads the pieces by id and finds the special tokens. A piece that stands twice or is longer than
+/// any word, an empty line between pieces or a missing special token is an error.
 pub fn read_vocabulary(path: &Path) -> Result<(Vec<String>, SpecialTokens), ImportError> {
     let wrong = |message| ImportError::Vocabulary { path: path.to_owned(), message };
     let text = std::fs::read_to_string(path).map_err(|error| ImportError::io(path, error))?;
@@ -22,6 +22,14 @@ pub fn read_vocabulary(path: &Path) -> Result<(Vec<String>, SpecialTokens), Impo
     for (id, piece) in pieces.iter().enumerate() {
         if piece.is_empty() {
             return Err(wrong(format!("line {} is empty", id + 1)));
+        }
+        if piece.len() > PIECE_BYTES - 2 {
+            return Err(wrong(format!(
+                "line {} has {} bytes; no word has more than {}",
+                id + 1,
+                piece.len(),
+                PIECE_BYTES - 2
+            )));
         }
         if let Some(first) = ids.insert(piece.as_str(), id) {
             return Err(wrong(format!("{piece:?} stands on lines {} and {}", first + 1, id + 1)));

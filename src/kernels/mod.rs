@@ -41,7 +41,8 @@ use crate::weights::{Channels, HalfTile, Tile};
 /// `rows` is `[n][depth · 8]`, `row_scales` `[n]`, `tiles` `[channels.len()][depth]`, and `out`
 /// `[n][width]` with `16 · (channels.len() − 1) < width ≤ 16 · channels.len()`.
 ///
-/// Of weights in int4 `tiles` are [`HalfTile`]s, [`int4_halves`] for every 16 channels.
+/// Of weights in int4 `tiles` are [`HalfTile`]s, [`int4_halves`] of `depth` = `rows.len()` / 8 / `n` for every 16
+/// channels.
 #[derive(Debug)]
 pub struct Matmul<'a, T = Tile> {
     /// int8 activations, each row padded to a multiple of 8, in the bytes of the set's `quantize`.

@@ -112,13 +112,17 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_longer_than_any_word_is_kept() {
-        let mut written = all_kinds();
-        written.push("x".repeat(10_000));
-        let archive = vocabulary_archive(&written, &SPECIAL, true);
-        let vocabulary = access_vocabulary(archive.as_slice()).unwrap();
-        assert_eq!(pieces(vocabulary), written);
-        assert_eq!(vocabulary.piece(written.len() as u32 - 1), None);
+    fn a_trie_deeper_than_any_word_is_refused() {
+        for (letters, kept) in [(400, true), (401, false)] {
+            let mut written = all_kinds();
+            written.push("x".repeat(letters));
+            let archive = vocabulary_archive(&written, &SPECIAL, true);
+            let vocabulary = access_vocabulary(archive.as_slice());
+            assert_eq!(vocabulary.is_ok(), kept);
+            let Ok(vocabulary) = vocabulary else { continue };
+            assert_eq!(pieces(vocabulary), written);
+            assert_eq!(vocabulary.piece(written.len() as u32 - 1).unwrap().len(), letters);
+        }
     }
 
     /// What was counted wrongly is refused, and nothing else panics.

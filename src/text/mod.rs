@@ -139,6 +139,11 @@ impl<'m> Tokenizer<'m> {
     }
 }
 
+/// A number of three bytes, little-endian.
+fn number([low, middle, high]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([low, middle, high, 0])
+}
+
 /// Lengths after Hugging Face's "longest first" truncation to `room` tokens.
 fn truncated(first: usize, second: usize, room: usize, pair: bool) -> (usize, usize) {
     if first + second <= room {

@@ -6,6 +6,7 @@
 
 use heapless::Vec;
 
+use super::number;
 use super::tables::{COMBINING, DECOMPOSED, NONSPACING, OTHER, PUNCTUATION, Point};
 
 /// Longest word that is looked up, in characters; a longer one is `[UNK]`.
@@ -216,24 +217,20 @@ impl<F: FnMut(&Word)> Cutter<F> {
     }
 }
 
-fn value([low, middle, high]: Point) -> u32 {
-    u32::from_le_bytes([low, middle, high, 0])
-}
-
 fn in_ranges(ranges: &[(Point, Point)], char: char) -> bool {
     let c = u32::from(char);
-    let after = ranges.partition_point(|&(start, _)| value(start) <= c);
-    after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|&(_, end)| c <= value(end))
+    let after = ranges.partition_point(|&(start, _)| number(start) <= c);
+    after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|&(_, end)| c <= number(end))
 }
 
 /// What is left of a character without its marks; nothing where it is not composed.
 fn decomposed(char: char) -> impl Iterator<Item = char> {
     let c = u32::from(char);
-    let first = DECOMPOSED.partition_point(|&(whole, _)| value(whole) < c);
+    let first = DECOMPOSED.partition_point(|&(whole, _)| number(whole) < c);
     let parts = DECOMPOSED.get(first..).unwrap_or_default().iter();
     parts
-        .take_while(move |&&(whole, _)| value(whole) == c)
-        .filter_map(|&(_, part)| char::from_u32(value(part)))
+        .take_while(move |&&(whole, _)| number(whole) == c)
+        .filter_map(|&(_, part)| char::from_u32(number(part)))
 }
 
 /// Control, format, private and unassigned characters, and the replacement character.
@@ -267,9 +264,9 @@ fn is_chinese(char: char) -> bool {
 
 fn combining_class(char: char) -> u8 {
     let c = u32::from(char);
-    let after = COMBINING.partition_point(|&(start, ..)| value(start) <= c);
+    let after = COMBINING.partition_point(|&(start, ..)| number(start) <= c);
     match after.checked_sub(1).and_then(|i| COMBINING.get(i)) {
-        Some(&(_, end, class)) if c <= value(end) => class,
+        Some(&(_, end, class)) if c <= number(end) => class,
         _ => 0,
     }
 }

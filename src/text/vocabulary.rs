@@ -5,6 +5,7 @@ use core::fmt::Write;
 use heapless::{String, Vec};
 
 use super::normalize::{Letter, MAX_WORD_CHARS, Word};
+use super::number;
 use crate::weights::format::{TRIE_BLOCK, TrieBlock, Vocabulary};
 
 /// Roots of the trie.
@@ -75,11 +76,14 @@ impl Vocabulary {
         (ends & bit > 0).then(|| self.ids.get(place)).flatten().map(|&id| number(id))
     }
 
-    /// The piece of that id as `vocab.txt` writes it. None if there is none, or if it is longer than any word may be.
-    ///
-    /// It is looked for among all of them.
+    /// The ids of the pieces in the order of their nodes.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.ids.iter().map(|&id| number(id))
+    }
+
+    /// The piece of that id as `vocab.txt` writes it, if there is one. It is looked for among all of them.
     pub fn piece(&self, id: u32) -> Option<String<PIECE_BYTES>> {
-        let place = self.ids.iter().position(|&other| number(other) == id)? as u32;
+        let place = self.ids().position(|other| other == id)? as u32;
         let block = last(&self.blocks, |block| block.pieces.to_native() <= place)?;
         let mut node =
             (block * TRIE_BLOCK..).take(TRIE_BLOCK).find(|&node| self.piece_at(node) == Some(id))?;
@@ -106,28 +110,36 @@ impl Vocabulary {
         })
     }
 
-    /// Whether the parts have the lengths of a trie, what was counted is so, and every node stands behind its parent.
+    /// Whether the parts have the lengths of a trie, what was counted is so, every node stands behind its parent, and
+    /// none lies deeper than the longest piece.
     pub(crate) fn is_whole(&self) -> bool {
-        let (nodes, mut first_child, mut pieces) = (self.labels.len(), 2, 0);
-        let counted = self.blocks.iter().zip(self.children.chunks(TRIE_BLOCK)).enumerate().all(
-            |(index, (block, part))| {
-                let right = block.first_child.to_native() as usize == first_child
-                    && block.pieces.to_native() as usize == pieces;
-                pieces += block.ends.to_native().count_ones() as usize;
-                right
-                    && (index * TRIE_BLOCK..).zip(part).all(|(node, &count)| {
-                        let before = node < first_child;
-                        first_child += usize::from(count);
-                        before
-                    })
-            },
-        );
-        counted
-            && nodes >= 2
+        let nodes = self.labels.len();
+        let lengths = nodes >= 2
             && self.children.len() == nodes
             && self.blocks.len() == nodes.div_ceil(TRIE_BLOCK)
-            && first_child == nodes
-            && pieces == self.ids.len()
+            && self.ids.len() <= nodes;
+        if !lengths {
+            return false;
+        }
+        let (mut first_child, mut pieces, mut depth, mut level_end) = (2, 0, 0, 2);
+        for (node, &count) in self.children.iter().enumerate() {
+            if node.is_multiple_of(TRIE_BLOCK) {
+                let Some(block) = self.blocks.get(node / TRIE_BLOCK) else { return false };
+                let counted = [block.first_child.to_native(), block.pieces.to_native()];
+                if counted != [first_child, pieces].map(|count| count as u32) {
+                    return false;
+                }
+                pieces += block.ends.to_native().count_ones() as usize;
+            }
+            if node == level_end {
+                (depth, level_end) = (depth + 1, first_child);
+            }
+            first_child += usize::from(count);
+            if node >= first_child || first_child > nodes || depth > PIECE_BYTES - 2 {
+                return false;
+            }
+        }
+        first_child == nodes && pieces == self.ids.len()
     }
 }
 
@@ -137,10 +149,6 @@ pub const PIECE_BYTES: usize = 2 + 4 * MAX_WORD_CHARS;
 /// How many children some nodes have.
 fn children(counts: &[u8]) -> usize {
     counts.iter().map(|&count| usize::from(count)).sum()
-}
-
-fn number([low, middle, high]: [u8; 3]) -> u32 {
-    u32::from_le_bytes([low, middle, high, 0])
 }
 
 /// The last block for which that is so; it is for all before it.

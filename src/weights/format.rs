@@ -215,7 +215,7 @@ pub struct Vocabulary {
     pub children: ArchivedVec<u8>,
     /// One for every [`TRIE_BLOCK`] nodes.
     pub blocks: ArchivedVec<TrieBlock>,
-    /// Ids, little-endian.
+    /// Ids, little-endian, below the vocabulary's size.
     pub ids: ArchivedVec<[u8; 3]>,
     /// Ids of `[PAD] [UNK] [CLS] [SEP] [MASK]`.
     pub special: [u32_le; 5],

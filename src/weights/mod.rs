@@ -264,6 +264,9 @@ fn check_parts(root: &Root, config: &ElectraConfig) -> Result<(), Error> {
     if !vocabulary.is_whole() {
         return Err(Error::InvalidModel { field: "vocabulary", index: vocabulary.labels.len() });
     }
+    if let Some(index) = vocabulary.ids().position(|id| id as usize >= config.vocab_size) {
+        return Err(Error::InvalidModel { field: "vocabulary.ids", index });
+    }
     for (index, id) in vocabulary.special.iter().enumerate() {
         if id.to_native() as usize >= config.vocab_size {
             return Err(Error::InvalidModel { field: "vocabulary.special", index });

@@ -185,13 +185,6 @@ pub struct Root {
     pub checks: Vec<Check>,
 }
 
-impl Linear {
-    /// Whether the weights are int4.
-    pub fn is_int4(&self) -> bool {
-        format::is_int4(self.tiles.len(), self.channels.len(), (self.inputs as usize).div_ceil(8))
-    }
-}
-
 impl Layer {
     /// One of its dense layers.
     pub fn dense_mut(&mut self, part: Part) -> &mut Linear {

@@ -5,7 +5,7 @@
 //! | from | bytes | |
 //! |---|---|---|
 //! | 0 | 1 MiB | this firmware |
-//! | 1 MiB | 7 MiB | slot 0; a model is flashed there first: `probe-rs download m.electret --binary-format bin --base-address 0x10100000` |
+//! | 1 MiB | 7 MiB | slot 0; `electret board flash` puts a model there |
 //! | 8 MiB | 7 MiB | slot 1 |
 //! | 15 MiB | 1 MiB | what was learned |
 

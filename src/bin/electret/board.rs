@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use electret::board::{BOARDS, Board as Known, Client, Emulator, Firmware, build, flash, update};
+use electret::board::{BOARDS, Board as Known, Client, Emulator, Firmware, Place, build, flash, update};
 use electret::evaluate::{LabelNames, Labelled};
 use electret::kernels::lanes::sigmoid;
-use electret::link::{Answer, Command, Install, VERSION};
+use electret::link::{About, Answer, Command, Install, VERSION};
 use electret::text::Token;
 use electret::tune::Target;
 use electret::weights::AlignedBytes;
@@ -45,11 +45,15 @@ struct List {
     output: Output,
 }
 
+const BOARDS_FOLDER: &str = "boards";
+const BAUD: u32 = 115_200;
+const TIMEOUT: u64 = 60;
+
 /// Where the firmware is.
 #[derive(Args)]
 struct Source {
     /// The folder boards of a clone of electret.
-    #[arg(long, default_value = "boards", value_name = "FOLDER")]
+    #[arg(long, default_value = BOARDS_FOLDER, value_name = "FOLDER")]
     boards: PathBuf,
     /// Public key, 64 hexadecimal digits, of those whose updates the firmware takes; without it everybody's.
     #[arg(long, value_name = "HEX")]
@@ -99,16 +103,21 @@ struct Run {
     output: Output,
 }
 
-/// Flashes a board that is connected to a debug probe, with firmware and a model (needs probe-rs).
+/// Flashes a board that is connected to a debug probe, with firmware and a model.
+///
+/// All that the board has learned is erased with the rest of its flash, unless its model stays.
 ///
 /// Example: electret board flash raspberry-pi-pico2
 #[derive(Args)]
 struct Flash {
     /// The board.
     board: String,
-    /// Leaves the model that is there.
+    /// Leaves models and what was learned as they are.
     #[arg(long, conflicts_with = "model")]
     firmware_only: bool,
+    /// The program that talks to the debug probe.
+    #[arg(long, value_name = "PROGRAM", default_value = "probe-rs")]
+    probe_rs: PathBuf,
     #[command(flatten)]
     model: ModelFile,
     #[command(flatten)]
@@ -121,12 +130,12 @@ pub struct Line {
     /// A serial port, such as /dev/ttyACM0 or COM3, or the name of an emulated board.
     place: String,
     /// Bits a second of a serial port.
-    #[arg(long, default_value_t = 115_200)]
+    #[arg(long, default_value_t = BAUD)]
     baud: u32,
     /// Seconds of silence after which a board is asked again.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = TIMEOUT)]
     timeout: u64,
-    /// The folder that is an emulated board's flash; without it target/boards/NAME.
+    /// The folder that is an emulated board's flash; without it one beside its firmware, NAME.run.
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
     #[command(flatten)]
@@ -250,7 +259,7 @@ fn known(name: &str) -> Result<&'static Known> {
 impl List {
     fn run(&self) -> Result<()> {
         for board in BOARDS {
-            let place = if board.machine().is_ok() { "QEMU" } else { "hardware" };
+            let place = if matches!(board.place, Place::Emulator(_)) { "QEMU" } else { "hardware" };
             if self.output.json {
                 let Known { name, processor, target, .. } = board;
                 say!("{}", json!({"name": name, "processor": processor, "target": target, "runs": place}));
@@ -369,15 +378,16 @@ impl Run {
     }
 }
 
-/// Says who is there, and refuses another protocol.
+fn check_protocol(about: About<'_>) -> Result<()> {
+    let found = about.protocol;
+    ensure!(found == VERSION, "the board speaks version {found} of the protocol, this command {VERSION}");
+    Ok(())
+}
+
+/// Says who is there.
 fn introduce(client: &mut Client, json: bool) -> Result<()> {
     let answers = client.ask(Command::Info)?;
     let about = answers.board()?;
-    ensure!(
-        about.protocol == VERSION,
-        "the board speaks version {} of the protocol, this command {VERSION}",
-        about.protocol
-    );
     if json {
         say!(
             "{}",
@@ -471,28 +481,30 @@ impl Flash {
         let chip = board.chip()?;
         let firmware = self.source.build(board)?;
         if self.firmware_only {
-            return flash(chip, &firmware.path, None);
+            return flash(&self.probe_rs, chip, &firmware.path, None);
         }
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;
         let path = firmware.path.with_extension("electret");
         std::fs::write(&path, &bytes.as_slice()[..model.bytes()])
             .with_context(|| path.display().to_string())?;
-        flash(chip, &firmware.path, Some(&path))
+        flash(&self.probe_rs, chip, &firmware.path, Some(&path))
     }
 }
 
 impl Line {
     /// A place with nothing else said.
     pub fn at(place: &str) -> Self {
-        let source = Source { boards: "boards".into(), key: None };
-        Self { place: place.to_owned(), baud: 115_200, timeout: 60, folder: None, source }
+        let source = Source { boards: BOARDS_FOLDER.into(), key: None };
+        Self { place: place.to_owned(), baud: BAUD, timeout: TIMEOUT, folder: None, source }
     }
 
-    /// Opens the serial port, or starts the emulated board of that name.
+    /// Opens the serial port, or starts the emulated board of that name; refuses another protocol.
     pub fn connect(&self) -> Result<(Option<Emulator>, Client)> {
         let (emulator, client) = self.open()?;
-        Ok((emulator, client.with_timeout(Duration::from_secs(self.timeout))))
+        let mut client = client.with_timeout(Duration::from_secs(self.timeout));
+        check_protocol(client.ask(Command::Info)?.board()?)?;
+        Ok((emulator, client))
     }
 
     fn open(&self) -> Result<(Option<Emulator>, Client)> {

@@ -29,7 +29,8 @@ pub struct Evaluate {
     model: ModelFile,
     #[command(flatten)]
     adapter: AdapterFile,
-    /// A board instead of a model: a serial port, or the name of an emulated board, with what it has in its flash.
+    /// A board instead of a model: a serial port, or the name of an emulated board, with what it has in its flash; texts
+    /// have at most 1,000 bytes there.
     #[cfg(feature = "board")]
     #[arg(long, value_name = "PLACE", conflicts_with_all = ["model", "adapter", "seq"])]
     board: Option<String>,

@@ -122,7 +122,7 @@ fn range(row: &[f32], smoothing: &[f32]) -> [f32; 2] {
 fn narrow(row: &[f32], smoothing: &[f32], quantized: &mut [i8], inverse: f32, shift: f32) {
     let ((eights, rest), (factors, last)) = (eights(row), eights(smoothing));
     let smooth = !smoothing.is_empty();
-    let narrow = |x: &[[f32; 8]], factors: &[[f32; 8]], bytes: &mut [[i8; 8]]| {
+    let write = |x: &[[f32; 8]], factors: &[[f32; 8]], bytes: &mut [[i8; 8]]| {
         let count = x.len().min(bytes.len()).min(if smooth { factors.len() } else { usize::MAX });
         if count > 0 {
             let range = Range { inverse, shift, eights: count };
@@ -131,12 +131,12 @@ fn narrow(row: &[f32], smoothing: &[f32], quantized: &mut [i8], inverse: f32, sh
             unsafe { narrow(x.as_ptr().cast(), factors.as_ptr().cast(), bytes.as_mut_ptr().cast(), &range) }
         }
     };
-    narrow(eights, factors, quantized.as_chunks_mut().0);
+    write(eights, factors, quantized.as_chunks_mut().0);
     let behind = quantized.get_mut(eights.len() * 8..).unwrap_or_default();
     behind.fill(0);
     if !row.len().is_multiple_of(8) {
         let mut bytes = [[0; 8]];
-        narrow(&[rest], &[last], &mut bytes);
+        write(&[rest], &[last], &mut bytes);
         for (place, byte) in behind.iter_mut().zip(bytes.as_flattened()).take(row.len() % 8) {
             *place = *byte;
         }

@@ -106,7 +106,9 @@ pub fn micros() -> u64 {
         // Unless a tick came in between.
         if TICKS.load(Ordering::Relaxed) == ticks {
             let reload = SYST::get_reload();
-            return u64::from(ticks) * 1000 + u64::from((reload - left.min(reload)) * 1000 / (reload + 1));
+            // It stands at 0 when a tick has just come.
+            let gone = if left == 0 { 0 } else { reload - left.min(reload) };
+            return u64::from(ticks) * 1000 + u64::from(gone * 1000 / (reload + 1));
         }
     }
 }
