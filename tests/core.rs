@@ -7,6 +7,8 @@ mod common;
 mod example;
 #[path = "golden/logits.rs"]
 mod golden;
+#[path = "golden/softmax.rs"]
+mod softmax;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -256,6 +258,7 @@ fn every_kernel_set_gives_the_golden_logits() {
         let mut session = Session::with(model, arena.as_mut_slice(), plan, set).unwrap();
         let hash = golden::logits_hash(&mut session).unwrap();
         assert_eq!(hash, golden::LOGITS, "{}: {hash:#018x}", set.name);
+        assert_eq!(softmax::softmax_bits(set), softmax::SOFTMAX, "{}", set.name);
     }
 }
 

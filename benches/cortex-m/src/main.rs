@@ -8,6 +8,8 @@
 
 #[path = "../../../tests/golden/logits.rs"]
 mod golden;
+#[path = "../../../tests/golden/softmax.rs"]
+mod softmax;
 #[path = "../../../tests/golden/tuning.rs"]
 mod tuning;
 
@@ -104,7 +106,8 @@ fn run(file: &[u8], set: &'static KernelSet) -> Result<(), Error> {
         let instructions = ((now() - begin) as f64 * instructions_a_tick()) as u64;
         let learned = if tuned == tuning::TUNED { "the golden adapter" } else { "ANOTHER ADAPTER" };
         say(format_args!("{}: {tuned:016x}, {learned}; 12 lessons in {instructions} instructions", set.name));
-        if hash != golden::LOGITS || tuned != tuning::TUNED {
+        let vanishing = softmax::softmax_bits(set);
+        if hash != golden::LOGITS || tuned != tuning::TUNED || vanishing != softmax::SOFTMAX {
             fail();
         }
     }

@@ -321,12 +321,13 @@ fn copy<T: Copy>(rest: &mut [T], all: &[T; LANES]) {
     }
 }
 
-/// eˣ for x in −87..=88, clamped there; within 2 ulp.
+/// eˣ for x in −80..=87, clamped there; within 2 ulp. Neither a softmax of a thousand numbers nor a sigmoid then becomes
+/// so small that Helium, which knows no denormal numbers, would make it 0.
 ///
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^r by a polynomial of degree 6 fitted for relative error.
 #[inline(always)]
 pub fn exp<V: Number>(x: V) -> V {
-    let x = x.larger(V::splat(-87.0)).smaller(V::splat(88.0));
+    let x = x.larger(V::splat(-80.0)).smaller(V::splat(87.0));
     let shifted = x.mul(V::splat(core::f32::consts::LOG2_E)).add(V::splat(ROUND));
     let n = shifted.sub(V::splat(ROUND));
     // ln 2 in two parts, the first short enough that n times it is exact
