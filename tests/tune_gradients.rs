@@ -416,7 +416,8 @@ fn compare(
             worst / largest
         );
         assert!(
-            error <= 1e-3 * length.max(floor),
+            // An activation on the edge of a rounding moves a gradient by a thousandth without moving the loss by 1e-5.
+            error <= 5e-3 * length.max(floor),
             "{:?} {strategy} {name}: {error:e} of {length:e}",
             case.kind
         );
