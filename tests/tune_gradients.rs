@@ -395,7 +395,8 @@ fn compare(
     let expected_loss = loss.to_data().to_vec::<f32>().unwrap()[0];
     let difference = (found_loss - expected_loss).abs();
     assert!(difference < 1e-2 * expected_loss.max(1.0), "{strategy}: {found_loss} {expected_loss}");
-    if difference > 1e-5 * expected_loss.max(1.0) {
+    // 1e-6 at most where all values are rounded alike, 4e-6 at least seen where one is not.
+    if difference > 2e-6 * expected_loss.max(1.0) {
         return false;
     }
     let gradients = loss.backward();
@@ -416,8 +417,7 @@ fn compare(
             worst / largest
         );
         assert!(
-            // An activation on the edge of a rounding moves a gradient by a thousandth without moving the loss by 1e-5.
-            error <= 5e-3 * length.max(floor),
+            error <= 1e-3 * length.max(floor),
             "{:?} {strategy} {name}: {error:e} of {length:e}",
             case.kind
         );
