@@ -221,7 +221,7 @@ impl fmt::Display for Error {
             }
             Self::UnsupportedVersion { found, read } => write!(
                 f,
-                "version: the file has format {found}, from before the first release, this build reads {read}; \
+                "version: the file has format {found}, which no release has written, this build reads {read}; \
                  make it again"
             ),
             Self::HeaderDamaged => f.write_str("header_crc: the header is damaged; copy the file again"),

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use common::golden::Golden;
 use ed25519_dalek::{Signer, SigningKey};
 use electret::board::{
-    Answers, BOARDS, Board, BoardReader, Client, Emulator, Failure, Firmware, build, compile, flash, update,
+    Answers, BOARDS, Board, BoardReader, Client, Clock, Emulator, Failure, Firmware, build, compile, flash,
+    update,
 };
 use electret::evaluate::{LabelNames, Labelled, score};
 use electret::import::Checkpoint;
@@ -57,7 +58,7 @@ fn firmware(board: &Board, name: &str, key: Option<&str>) -> Option<(Firmware, P
 }
 
 fn start(board: &Board, firmware: &Firmware, folder: &Path, model: Option<&[u8]>) -> (Emulator, Client) {
-    Emulator::start(board, &firmware.path, folder, model).unwrap()
+    Emulator::start(board, &firmware.path, folder, model, Clock::Time).unwrap()
 }
 
 fn logits(answers: &Answers) -> Vec<(u32, u32, u32)> {

@@ -223,6 +223,12 @@ fn int4_needs_the_plan_for_the_model() {
     let recipe = Recipe::all_int4(&checkpoint);
     let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "", "", &recipe).unwrap());
     let model = Model::open(file.as_slice()).unwrap();
+    assert_eq!(
+        electret::weights::Header::parse(electret::weights::FileKind::Model, file.as_slice())
+            .unwrap()
+            .version,
+        3
+    );
     let plan = Plan::inference(&TINY, 32);
     let (needed, found) = (plan.for_model(&model).bytes(), plan.bytes());
     assert!(needed == plan.unpacking(&TINY).bytes() && needed <= found + (12 << 10));

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use crate::link::{self, About, Answer, Command, FRAME, Frames, Reply, Request};
+use crate::link::{self, About, Answer, Command, FRAME, Frames, Reply, Request, VERSION};
 
 /// How often a request is sent before the board counts as silent.
 const ATTEMPTS: usize = 3;
@@ -29,6 +29,9 @@ pub enum Failure {
     /// Nobody is there.
     #[error("the line to the board is closed")]
     Closed,
+    /// It speaks another version of the protocol.
+    #[error("the board speaks version {0} of the protocol, this command {VERSION}")]
+    Protocol(u16),
     /// It says something that was not asked for.
     #[error("the board's answer lacks {0}; is its firmware of another version?")]
     Unexpected(&'static str),
@@ -65,13 +68,14 @@ impl Answers {
     /// Who answered.
     ///
     /// # Errors
-    /// [`Failure::Unexpected`] if nobody said who he is.
+    /// [`Failure::Unexpected`] if nobody said who he is; [`Failure::Protocol`].
     pub fn board(&self) -> Result<About<'_>, Failure> {
         let mut boards = self.iter().filter_map(|answer| match answer {
             Answer::Board(about) => Some(about),
             _ => None,
         });
-        boards.next().ok_or(Failure::Unexpected("who it is"))
+        let about = boards.next().ok_or(Failure::Unexpected("who it is"))?;
+        if about.protocol == VERSION { Ok(about) } else { Err(Failure::Protocol(about.protocol)) }
     }
 }
 

@@ -5,12 +5,21 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use super::{Board, Client};
+use super::{Board, Client, check_room};
 
 /// Bytes of the flash for what is learned.
 const FLASH: usize = 256 * 4096;
+
+/// What makes a board's clock go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// Time.
+    Time,
+    /// Its instructions, a nanosecond each; that is slower.
+    Instructions,
+}
 
 /// A running QEMU; it ends with this.
 pub struct Emulator {
@@ -28,29 +37,7 @@ impl Emulator {
         firmware: &Path,
         folder: &Path,
         model: Option<&[u8]>,
-    ) -> Result<(Self, Client)> {
-        Self::launch(board, firmware, folder, model, &[])
-    }
-
-    /// The same with a clock that goes on by a nanosecond an instruction.
-    ///
-    /// # Errors
-    /// As [`Emulator::start`].
-    pub fn start_counting(
-        board: &Board,
-        firmware: &Path,
-        folder: &Path,
-        model: Option<&[u8]>,
-    ) -> Result<(Self, Client)> {
-        Self::launch(board, firmware, folder, model, &["-icount", "shift=0"])
-    }
-
-    fn launch(
-        board: &Board,
-        firmware: &Path,
-        folder: &Path,
-        model: Option<&[u8]>,
-        more: &[&str],
+        clock: Clock,
     ) -> Result<(Self, Client)> {
         let machine = board.machine()?;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -59,7 +46,10 @@ impl Emulator {
             std::fs::write(&flash, vec![0xff; FLASH]).with_context(|| flash.display().to_string())?;
         }
         let mut command = Command::new(machine.program);
-        command.args(machine.arguments).args(more);
+        command.args(machine.arguments);
+        if clock == Clock::Instructions {
+            command.args(["-icount", "shift=0"]);
+        }
         command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
         command.args(["-semihosting-config", "enable=on,target=native"]);
         for (slot, address) in machine.slots.iter().enumerate() {
@@ -96,7 +86,7 @@ impl Drop for Emulator {
 fn prepare(path: &Path, bytes: u64, model: Option<&[u8]>) -> Result<()> {
     let mut file: File = OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
     if let Some(model) = model {
-        ensure!(model.len() as u64 <= bytes, "the slot has {bytes} bytes, the model {}", model.len());
+        check_room(model.len() as u64, bytes)?;
         file.write_all(model)?;
     }
     file.set_len(bytes)?;

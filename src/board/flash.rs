@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Chip;
+use super::{Chip, check_room};
 
 /// Writes a board's firmware and starts it. With a model's file all of the flash is erased first, what was learned and
 /// the other slot too, and the model becomes the one that runs; without one all of that stays. `probe_rs` is the
@@ -29,8 +29,7 @@ pub fn flash(probe_rs: &Path, chip: &Chip, firmware: &Path, model: Option<&Path>
     };
     if let Some(model) = model {
         let bytes = std::fs::metadata(model).with_context(|| model.display().to_string())?.len();
-        let room = chip.slot_bytes;
-        ensure!(bytes <= room, "the slot has {room} bytes, the model {bytes}");
+        check_room(bytes, chip.slot_bytes)?;
         let place = format!("{:#x}", chip.model);
         let raw = ["--binary-format", "bin", "--base-address", &place];
         run(&[&["download", "--chip-erase"], &raw[..]].concat(), Some(model))?;

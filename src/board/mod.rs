@@ -12,12 +12,12 @@ mod update;
 
 pub use build::{Firmware, build, compile};
 pub use client::{Answers, Client, Failure};
-pub use emulator::Emulator;
+pub use emulator::{Clock, Emulator};
 pub use flash::flash;
 pub use reader::BoardReader;
 pub use update::update;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// A board that `boards/` has firmware for.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +118,12 @@ pub const BOARDS: &[Board] = &[
         place: Place::Hardware(Chip { name: "RP235x", model: 0x1010_0000, slot_bytes: 7 << 20 }),
     },
 ];
+
+/// Whether a model has room in a slot.
+fn check_room(model: u64, slot: u64) -> Result<()> {
+    ensure!(model <= slot, "the slot has {slot} bytes, the model {model}");
+    Ok(())
+}
 
 impl Board {
     /// How QEMU runs it.

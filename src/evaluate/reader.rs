@@ -7,7 +7,7 @@ use crate::quantize::vocabulary_archive;
 use crate::reference::{Reference, Sequence};
 use crate::tasks::TokenLogits;
 use crate::text::{Input, Token, Tokenizer};
-use crate::weights::{AlignedBytes, access_vocabulary};
+use crate::weights::{AlignedBytes, own_vocabulary};
 use crate::{Error, HeadKind, Session};
 
 /// Something that answers a text through one of its heads.
@@ -101,7 +101,7 @@ impl TextReader {
     /// # Errors
     /// [`Error::EmptyText`], and those of [`Tokenizer::encode`].
     pub fn tokens(&mut self, input: Input<'_>) -> Result<&[Token], Error> {
-        let vocabulary = access_vocabulary(self.archive.as_slice())?;
+        let vocabulary = own_vocabulary(self.archive.as_slice())?;
         let length = Tokenizer::new(vocabulary).encode(input, &mut self.tokens)?;
         let tokens = &self.tokens[..length];
         if tokens.iter().all(|token| token.special == 1) { Err(Error::EmptyText) } else { Ok(tokens) }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::{ImportError, write_atomically};
-use crate::text::{PIECE_BYTES, SpecialTokens};
+use crate::text::{SpecialTokens, WORD_BYTES};
 
 /// Writes the pieces by id, as [`read_vocabulary`] reads them.
 pub fn write_vocabulary(path: &Path, pieces: &[String]) -> Result<(), ImportError> {
@@ -23,13 +23,9 @@ pub fn read_vocabulary(path: &Path) -> Result<(Vec<String>, SpecialTokens), Impo
         if piece.is_empty() {
             return Err(wrong(format!("line {} is empty", id + 1)));
         }
-        if piece.len() > PIECE_BYTES - 2 {
-            return Err(wrong(format!(
-                "line {} has {} bytes; no word has more than {}",
-                id + 1,
-                piece.len(),
-                PIECE_BYTES - 2
-            )));
+        if piece.len() > WORD_BYTES {
+            let (line, bytes) = (id + 1, piece.len());
+            return Err(wrong(format!("line {line} has {bytes} bytes; no word has more than {WORD_BYTES}")));
         }
         if let Some(first) = ids.insert(piece.as_str(), id) {
             return Err(wrong(format!("{piece:?} stands on lines {} and {}", first + 1, id + 1)));

@@ -7,7 +7,7 @@
 
 use core::arch::asm;
 
-use super::lanes::quantize::row_scale;
+use super::lanes::quantize::{row_scale, symmetric_scale};
 use super::lanes::{Number, Portable, RowScale};
 use super::scalar::finish;
 use super::{Matmul, kernel_set};
@@ -255,18 +255,17 @@ fn quantize(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> RowScale {
     scale
 }
 
-/// [`lanes::quantize_symmetric`](super::lanes::quantize_symmetric). No x · 127 / max rounds to more than 127.
+/// [`lanes::quantize_symmetric`](super::lanes::quantize_symmetric).
 fn quantize_symmetric(row: &[f32], quantized: &mut [i8]) -> f32 {
     let row = row.get(..row.len().min(quantized.len())).unwrap_or_default();
     let (min, max) = if row.is_empty() { (0.0, 0.0) } else { range!(row, [0.0_f32; 0]) };
-    let max = max.larger(-min);
-    if max < 1e-30 {
+    let Some((scale, inverse)) = symmetric_scale(max.larger(-min)) else {
         quantized.fill(0);
         return 0.0;
-    }
-    narrow!(row, [0.0_f32; 0], quantized, 127.0 / max, 0.0_f32);
+    };
+    narrow!(row, [0.0_f32; 0], quantized, inverse, 0.0_f32);
     quantized.get_mut(row.len()..).unwrap_or_default().fill(0);
-    max / 127.0
+    scale
 }
 
 /// `vmlava` on registers, 16 multiply-accumulates each.

@@ -14,6 +14,8 @@ mod vocabulary;
 pub use normalize::{MAX_WORD_CHARS, Span};
 pub use special::SpecialTokens;
 pub use vocabulary::PIECE_BYTES;
+#[cfg(feature = "convert")]
+pub(crate) use vocabulary::WORD_BYTES;
 
 use crate::Error;
 use crate::weights::format::Vocabulary;

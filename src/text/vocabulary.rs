@@ -1,7 +1,5 @@
 //! WordPiece: the longest piece first, walked in the model's trie in place.
 
-use core::fmt::Write;
-
 use heapless::{String, Vec};
 
 use super::normalize::{Letter, MAX_WORD_CHARS, Word};
@@ -87,16 +85,16 @@ impl Vocabulary {
         let block = last(&self.blocks, |block| block.pieces.to_native() <= place)?;
         let mut node =
             (block * TRIE_BLOCK..).take(TRIE_BLOCK).find(|&node| self.piece_at(node) == Some(id))?;
-        let mut bytes = Vec::<u8, PIECE_BYTES>::new();
+        let mut bytes = Vec::new();
         while node > CONTINUES {
             bytes.push(*self.labels.get(node)?).ok()?;
             node = self.parent(node)?;
         }
+        if node == CONTINUES {
+            bytes.extend_from_slice(b"##").ok()?;
+        }
         bytes.reverse();
-        let mut piece = String::new();
-        piece.write_str(if node == CONTINUES { "##" } else { "" }).ok()?;
-        piece.write_str(core::str::from_utf8(&bytes).ok()?).ok()?;
-        Some(piece)
+        String::from_utf8(bytes).ok()
     }
 
     /// The node that a node is a child of.
@@ -135,7 +133,7 @@ impl Vocabulary {
                 (depth, level_end) = (depth + 1, first_child);
             }
             first_child += usize::from(count);
-            if node >= first_child || first_child > nodes || depth > PIECE_BYTES - 2 {
+            if node >= first_child || first_child > nodes || depth > WORD_BYTES {
                 return false;
             }
         }
@@ -143,8 +141,11 @@ impl Vocabulary {
     }
 }
 
-/// Bytes of the longest piece of a word, `##` included.
-pub const PIECE_BYTES: usize = 2 + 4 * MAX_WORD_CHARS;
+/// Bytes of the longest word that is looked up.
+pub(crate) const WORD_BYTES: usize = 4 * MAX_WORD_CHARS;
+
+/// Bytes of the longest piece, `##` included.
+pub const PIECE_BYTES: usize = 2 + WORD_BYTES;
 
 /// How many children some nodes have.
 fn children(counts: &[u8]) -> usize {

@@ -152,8 +152,13 @@ impl<'m> Model<'m> {
 /// # Errors
 /// [`Error::InvalidArchive`].
 pub fn access_vocabulary(archive: &[u8]) -> Result<&format::Vocabulary, Error> {
-    let vocabulary = rkyv::api::low::access::<format::Vocabulary, Failure>(archive);
-    vocabulary.ok().filter(|vocabulary| vocabulary.is_whole()).ok_or(Error::InvalidArchive)
+    let vocabulary = own_vocabulary(archive)?;
+    if vocabulary.is_whole() { Ok(vocabulary) } else { Err(Error::InvalidArchive) }
+}
+
+/// The same of one that was archived here: its trie is not looked through again.
+pub(crate) fn own_vocabulary(archive: &[u8]) -> Result<&format::Vocabulary, Error> {
+    rkyv::api::low::access::<_, Failure>(archive).map_err(|_| Error::InvalidArchive)
 }
 
 impl HeadKind {

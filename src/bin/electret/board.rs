@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use electret::board::{BOARDS, Board as Known, Client, Emulator, Firmware, Place, build, flash, update};
+use electret::board::{
+    BOARDS, Board as Known, Client, Clock, Emulator, Firmware, Place, build, flash, update,
+};
 use electret::evaluate::{LabelNames, Labelled};
 use electret::kernels::lanes::sigmoid;
-use electret::link::{About, Answer, Command, Install, VERSION};
+use electret::link::{Answer, Command, Install};
 use electret::text::Token;
 use electret::tune::Target;
 use electret::weights::AlignedBytes;
@@ -331,8 +333,8 @@ impl Run {
         let folder = firmware.path.with_extension("proof");
         let _ = std::fs::remove_dir_all(&folder);
         let file = &bytes.as_slice()[..model.bytes()];
-        let start = if self.count { Emulator::start_counting } else { Emulator::start };
-        let (_emulator, mut client) = start(board, &firmware.path, &folder, Some(file))?;
+        let clock = if self.count { Clock::Instructions } else { Clock::Time };
+        let (_emulator, mut client) = Emulator::start(board, &firmware.path, &folder, Some(file), clock)?;
         introduce(&mut client, self.output.json)?;
         let test = client.ask(Command::SelfTest)?;
         ensure!(
@@ -378,13 +380,7 @@ impl Run {
     }
 }
 
-fn check_protocol(about: About<'_>) -> Result<()> {
-    let found = about.protocol;
-    ensure!(found == VERSION, "the board speaks version {found} of the protocol, this command {VERSION}");
-    Ok(())
-}
-
-/// Says who is there.
+/// Says who is there, and refuses another protocol.
 fn introduce(client: &mut Client, json: bool) -> Result<()> {
     let answers = client.ask(Command::Info)?;
     let about = answers.board()?;
@@ -503,7 +499,7 @@ impl Line {
     pub fn connect(&self) -> Result<(Option<Emulator>, Client)> {
         let (emulator, client) = self.open()?;
         let mut client = client.with_timeout(Duration::from_secs(self.timeout));
-        check_protocol(client.ask(Command::Info)?.board()?)?;
+        client.ask(Command::Info)?.board()?;
         Ok((emulator, client))
     }
 
@@ -514,7 +510,7 @@ impl Line {
             let model = ModelFile { model: None }.bytes()?;
             let fresh = !folder.join("slot-0.bin").exists();
             let model = fresh.then(|| model.as_slice());
-            let (emulator, client) = Emulator::start(board, &firmware.path, &folder, model)?;
+            let (emulator, client) = Emulator::start(board, &firmware.path, &folder, model, Clock::Time)?;
             return Ok((Some(emulator), client));
         }
         let port = serialport::new(&self.place, self.baud).timeout(Duration::from_millis(200)).open();

@@ -6,7 +6,7 @@
 
 use core::arch::naked_asm;
 
-use crate::kernels::lanes::quantize::row_scale;
+use crate::kernels::lanes::quantize::{row_scale, symmetric_scale};
 use crate::kernels::lanes::{Number, RowScale};
 use crate::kernels::scalar;
 use crate::weights::Channels;
@@ -77,16 +77,15 @@ pub fn quantize(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> RowScal
     scale
 }
 
-/// [`quantize_symmetric`](crate::kernels::lanes::quantize_symmetric). No x · 127 / max rounds to more than 127.
+/// [`quantize_symmetric`](crate::kernels::lanes::quantize_symmetric).
 pub fn quantize_symmetric(row: &[f32], quantized: &mut [i8]) -> f32 {
     let [min, max] = range(row, &[]);
-    let max = max.larger(-min);
-    if max < 1e-30 {
+    let Some((scale, inverse)) = symmetric_scale(max.larger(-min)) else {
         quantized.fill(0);
         return 0.0;
-    }
-    narrow(row, &[], quantized, 127.0 / max, 0.0);
-    max / 127.0
+    };
+    narrow(row, &[], quantized, inverse, 0.0);
+    scale
 }
 
 /// A row in eights, and what is left of it with zeros behind it.

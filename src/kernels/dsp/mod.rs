@@ -13,14 +13,15 @@ use crate::weights::Tile;
 
 #[cfg(target_abi = "eabihf")]
 mod float;
+#[cfg(not(target_abi = "eabihf"))]
+use super::scalar::finish;
 #[cfg(target_abi = "eabihf")]
 use float::{finish, quantize, quantize_symmetric};
-#[cfg(not(target_abi = "eabihf"))]
-use {
-    super::scalar::finish, portable_quantize as quantize, portable_quantize_symmetric as quantize_symmetric,
-};
 
+#[cfg(target_abi = "eabihf")]
 kernel_set!("dsp", Portable, quantize: quantize, quantize_symmetric);
+#[cfg(not(target_abi = "eabihf"))]
+kernel_set!("dsp", Portable);
 
 /// Rows that share one pass over the weights, as many accumulators.
 const ROWS: usize = 4;
@@ -171,18 +172,6 @@ fn block_sums(widened: &[Widened], tiles: &[Tile], lanes: usize, sums: &mut [[i3
             out("r4") _, out("r5") _, out("r8") _, out("r9") _, out("r10") _, out("r11") _, out("r12") _,
         );
     }
-}
-
-/// The portable one, for a core without an FPU.
-#[cfg(not(target_abi = "eabihf"))]
-fn portable_quantize(row: &[f32], smoothing: &[f32], quantized: &mut [i8]) -> super::RowScale {
-    super::lanes::quantize::<Portable>(row, smoothing, quantized)
-}
-
-/// The same.
-#[cfg(not(target_abi = "eabihf"))]
-fn portable_quantize_symmetric(row: &[f32], quantized: &mut [i8]) -> f32 {
-    super::lanes::quantize_symmetric::<Portable>(row, quantized)
 }
 
 /// 4 chains of `smlad`, 2 multiply-accumulates each.

@@ -132,6 +132,13 @@ pub(in crate::kernels) fn row_scale(min: f32, max: f32) -> Option<(RowScale, f32
     Some((RowScale { scale: range / 255.0, zero_point: zero as i32 }, inverse, zero))
 }
 
+/// The scale of a row of magnitudes up to `max`, and the factor that brings them to −127..=127: no product rounds to more.
+/// `None` as of [`row_scale`].
+#[inline(always)]
+pub(in crate::kernels) fn symmetric_scale(max: f32) -> Option<(f32, f32)> {
+    if max < 1e-30 { None } else { Some((max / 127.0, 127.0 / max)) }
+}
+
 /// Quantises one row to −127..=127 with zero at 0; x ≈ returned scale · q.
 #[inline(always)]
 pub fn quantize_symmetric<V: Lanes>(row: &[f32], quantized: &mut [i8]) -> f32 {
@@ -142,11 +149,11 @@ pub fn quantize_symmetric<V: Lanes>(row: &[f32], quantized: &mut [i8]) -> f32 {
         max = max.larger(x).larger(zero.sub(x));
     }
     let max = max.fold::<Max>();
-    if max < 1e-30 {
+    let Some((scale, inverse)) = symmetric_scale(max) else {
         quantized.fill(0);
         return 0.0;
-    }
-    let (inverse, end) = (V::splat(127.0 / max), V::splat(127.0));
+    };
+    let (inverse, end) = (V::splat(inverse), V::splat(127.0));
     for index in 0..parts(row) {
         let x = get::<V>(row, index, 0.0).mul(inverse);
         let x = x.larger(zero.sub(end)).smaller(end);
@@ -161,7 +168,7 @@ pub fn quantize_symmetric<V: Lanes>(row: &[f32], quantized: &mut [i8]) -> f32 {
         }
     }
     clear_from(quantized, row.len());
-    max / 127.0
+    scale
 }
 
 /// Zeros from place `length` on.
