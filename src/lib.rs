@@ -114,7 +114,7 @@ pub mod quantize;
 #[deny(unsafe_code)]
 pub mod reference;
 #[cfg(feature = "train")]
-#[forbid(unsafe_code)]
+#[deny(unsafe_code)]
 pub mod train;
 
 #[cfg(feature = "uniffi")]

@@ -10,7 +10,8 @@ use super::corpus::{Corpus, Example};
 use super::kernels::Kernels;
 use super::masked::Masked;
 use super::model::Network;
-use super::objective::{Pair, ids, sample_replacements};
+use super::objective::{Counts, Pair, ids, sample_replacements};
+use super::placed::Placed;
 use super::run::Run;
 use super::weights::{Weights, host_values};
 use crate::evaluate::roc_auc;
@@ -71,13 +72,16 @@ pub fn score<B: Kernels>(
     let examples: Vec<Example> =
         (0..corpus.heldout.len().min(examples)).map(|i| corpus.heldout.get(i)).collect();
     for examples in examples.chunks(BATCH) {
-        let masked = Masked::draw(examples, &corpus.special, run.objective.mask_prob, &mut rng);
+        let sequence = corpus.manifest.sequence;
+        let masked = Masked::draw(examples, sequence, &corpus.special, run.objective.mask_prob, &mut rng);
+        let counts = Counts::of(std::slice::from_ref(&masked), run.objective.kind);
+        let placed = Placed::new(&masked, counts, device);
         let samples = match replacement {
-            Replacement::Generator => sample_replacements(&generator, &masked, device),
-            Replacement::RandomWord => ids(random_words(corpus, masked.chosen(), &mut rng), device),
+            Replacement::Generator => sample_replacements(&generator, &placed),
+            Replacement::RandomWord => ids(random_words(corpus, masked.slots(), &mut rng), device),
         };
-        let corrupted = masked.corrupt(samples, masked.originals(device), device);
-        let logits = f32_logits(&discriminator, &masked, corrupted.clone(), device)?;
+        let corrupted = placed.corrupt(samples);
+        let logits = f32_logits(&discriminator, &placed, corrupted.clone())?;
         let corrupted: Vec<u32> = corrupted.into_data().iter::<i64>().map(|id| id as u32).collect();
         let width = masked.sequence();
         for (row, example) in examples.iter().enumerate() {
@@ -128,11 +132,10 @@ impl Judged {
 
 fn f32_logits<B: Kernels>(
     discriminator: &Network<'_, B>,
-    masked: &Masked,
+    placed: &Placed<B>,
     ids: Tensor<B, 1, Int>,
-    device: &B::Device,
 ) -> Result<Vec<f32>> {
-    let hidden = discriminator.encode(&masked.batch(ids, device));
+    let hidden = discriminator.encode(&placed.batch(ids));
     host_values(discriminator.discriminator_head(hidden).into_data(), "logits")
 }
 

@@ -5,15 +5,26 @@
 //! place; it owes the same values and gradients, to rounding.
 
 use burn::tensor::{
-    Tensor,
+    Int, Tensor,
     activation::log_softmax,
     backend::{AutodiffBackend, Backend},
 };
 
+use super::learner::Gradients;
 use super::model::Network;
+use super::objective::{self, Judged};
 
 /// A backend that networks can be run on.
 pub trait Kernels: Backend {
+    /// Values of the host as vectors of a device, not waiting for what the device still has to do if that can be helped.
+    fn send(
+        ids: Vec<i32>,
+        numbers: Vec<f32>,
+        device: &Self::Device,
+    ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
+        (objective::ids(ids, device), objective::vector(numbers, device))
+    }
+
     /// One encoder layer, `[batch · sequence, hidden]` in and out: see [`Network::layer`].
     fn layer(
         network: &Network<'_, Self>,
@@ -31,20 +42,64 @@ pub trait Kernels: Backend {
 }
 
 /// A backend that networks can be trained on.
-pub trait Differentiable: Kernels + AutodiffBackend<InnerBackend: Kernels> {}
+pub trait Differentiable: Kernels + AutodiffBackend<InnerBackend: Kernels> {
+    /// What a device was told to do for a part of a batch, if it can repeat that without being told again.
+    type Recording: Default;
 
-impl<B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Differentiable for B {}
+    /// What `compute` returns, which does the same at every call of a run, from nothing but `inputs`.
+    fn part(
+        recording: &mut Self::Recording,
+        inputs: Inputs<Self::InnerBackend>,
+        compute: impl FnOnce() -> Computed<Self::InnerBackend>,
+    ) -> Computed<Self::InnerBackend>;
+}
+
+/// All tensors that change from one part of a batch to the next.
+#[derive(Clone, Debug)]
+pub struct Inputs<B: Backend> {
+    /// A part's ids.
+    pub ids: Tensor<B, 1, Int>,
+    /// Its numbers, and the weights.
+    pub vectors: Vec<Tensor<B, 1>>,
+}
+
+/// What one part of a batch gave, still on its device. Losses are the part's share of the batch's means, nats.
+#[derive(Clone, Debug)]
+pub struct Computed<B: Backend> {
+    /// The gradients of what the run minimises.
+    pub gradients: Gradients<B>,
+    /// Cross-entropy at the chosen positions.
+    pub mlm_loss: Tensor<B, 1>,
+    /// Share of the chosen positions where the sample is the original.
+    pub generator_accuracy: Tensor<B, 1>,
+    /// What the discriminator said, where there is one.
+    pub discriminator: Option<Judged<B>>,
+}
 
 /// What is added to attention's scores, `[batch, 1, 1, sequence]`: 0 on tokens, −10,000 on padding.
 pub type Mask<B> = Tensor<B, 4>;
 
-impl Kernels for burn::backend::Flex {}
-impl Kernels for burn::backend::Autodiff<burn::backend::Flex> {}
+/// A backend that does everything as Burn tells it, each time.
+macro_rules! plain {
+    ($backend:ty) => {
+        impl Kernels for $backend {}
+        impl Kernels for burn::backend::Autodiff<$backend> {}
+        impl Differentiable for burn::backend::Autodiff<$backend> {
+            type Recording = ();
+
+            fn part(
+                (): &mut (),
+                _: Inputs<$backend>,
+                compute: impl FnOnce() -> Computed<$backend>,
+            ) -> Computed<$backend> {
+                compute()
+            }
+        }
+    };
+}
+
+plain!(burn::backend::Flex);
 #[cfg(feature = "wgpu")]
-impl Kernels for burn::backend::Wgpu {}
-#[cfg(feature = "wgpu")]
-impl Kernels for burn::backend::Autodiff<burn::backend::Wgpu> {}
+plain!(burn::backend::Wgpu);
 #[cfg(feature = "cuda")]
-impl Kernels for burn::backend::Cuda {}
-#[cfg(feature = "cuda")]
-impl Kernels for burn::backend::Autodiff<burn::backend::Cuda> {}
+plain!(burn::backend::Cuda);

@@ -7,7 +7,9 @@
 use burn::tensor::{DType, Tensor, backend::AutodiffBackend, backend::Backend};
 
 use super::checkpoint::Checkpoint;
+use super::kernels::Inputs;
 use super::optimizer::{Adam, Moments};
+use super::placed::Placed;
 use super::weights::Weights;
 
 /// In what a run multiplies.
@@ -72,6 +74,15 @@ impl<B: AutodiffBackend> Learner<B> {
         &self.leaves
     }
 
+    /// What networks compute from: a part of a batch, and the weights that are learnt. These are known after the first
+    /// gradients.
+    pub fn inputs(&self, part: &Placed<B>) -> Inputs<B::InnerBackend> {
+        let (ids, numbers) = part.sent();
+        let mut vectors = vec![numbers.clone().inner()];
+        vectors.extend(self.groups.iter().map(|group| group.read.clone()));
+        Inputs { ids: ids.clone().inner(), vectors }
+    }
+
     /// The gradients of a loss of these weights. The first ones decide which weights are learnt: all that the loss
     /// depends on.
     pub fn gradients(&mut self, found: &B::Gradients) -> Gradients<B::InnerBackend> {
@@ -95,7 +106,8 @@ impl<B: AutodiffBackend> Learner<B> {
         let clip = norm.clone().clamp_min(adam.clip_norm).recip() * adam.clip_norm;
         for (group, gradient) in self.groups.iter_mut().zip(gradients) {
             group.update(adam, self.step, gradient * clip.clone(), rate);
-            group.spread(self.precision, &mut self.leaves);
+            group.read = lowered(&group.tensors[0].0, &group.values, self.precision);
+            group.spread(&mut self.leaves);
         }
         norm
     }
@@ -121,17 +133,23 @@ impl<B: AutodiffBackend> Learner<B> {
         for tensors in [matrices, vectors] {
             let (low, full) = tensors.into_iter().partition(|(name, _)| self.precision.lowers(name));
             for tensors in [low, full] {
-                let rate = self.rate.as_ref();
-                self.groups.extend(Group::take(tensors, &mut self.idle, &mut self.idle_moments, rate));
+                let (idle, moments, rate) = (&mut self.idle, &mut self.idle_moments, self.rate.as_ref());
+                self.groups.extend(Group::take(tensors, idle, moments, self.precision, rate));
             }
         }
     }
 }
 
-/// Tensors of one rank and one precision, in order of names: values, first and second moments, `[values]` each.
+/// Values of which a tensor's start in its group is a multiple: GPUs' fast products read whole vectors of aligned
+/// values, and slow ones take their place where an operand is not.
+const ALIGNED: usize = 64;
+
+/// Tensors of one rank and one precision, those of odd lengths last: values, first and second moments, `[values]` each.
 struct Group<B: Backend> {
     tensors: Vec<(String, Vec<usize>)>,
     values: Tensor<B, 1>,
+    /// The values in the precision in which networks read them: the leaves of their graph are parts of this.
+    read: Tensor<B, 1>,
     first: Tensor<B, 1>,
     second: Tensor<B, 1>,
     /// Of the learning rate, where it is not the same for all.
@@ -141,14 +159,16 @@ struct Group<B: Backend> {
 impl<B: Backend> Group<B> {
     /// Moves tensors of those names and shapes here. None if there are none.
     fn take(
-        tensors: Vec<(String, Vec<usize>)>,
+        mut tensors: Vec<(String, Vec<usize>)>,
         weights: &mut Weights<B>,
         moments: &mut Moments<B>,
+        precision: Precision,
         rate: Option<&RateOf>,
     ) -> Option<Self> {
         if tensors.is_empty() {
             return None;
         }
+        tensors.sort_by_key(|(_, shape)| !shape.iter().product::<usize>().is_multiple_of(ALIGNED));
         let each = tensors.iter().map(|(name, _)| weights.take_flat(name).expect("a leaf is a weight"));
         let each: Vec<_> = each.collect();
         let moment = |moments: &mut Weights<B>| {
@@ -167,7 +187,8 @@ impl<B: Backend> Group<B> {
                 .map(|(name, shape)| Tensor::full([shape.iter().product::<usize>()], rate(name), &device));
             Tensor::cat(each.collect(), 0)
         });
-        Some(Self { tensors, values, first, second, factors })
+        let read = lowered(&tensors[0].0, &values, precision);
+        Some(Self { tensors, values, read, first, second, factors })
     }
 
     fn gradient<A: AutodiffBackend<InnerBackend = B>>(
@@ -197,9 +218,9 @@ impl<B: Backend> Group<B> {
     }
 
     /// The values as new leaves of the networks' graph.
-    fn spread<A: AutodiffBackend<InnerBackend = B>>(&self, precision: Precision, leaves: &mut Weights<A>) {
+    fn spread<A: AutodiffBackend<InnerBackend = B>>(&self, leaves: &mut Weights<A>) {
         let mut parts = Weights::default();
-        self.split(&lowered(&self.tensors[0].0, &self.values, precision), &mut parts);
+        self.split(&self.read, &mut parts);
         let parts = Weights::leaves(parts);
         leaves.matrices.extend(parts.matrices);
         leaves.vectors.extend(parts.vectors);

@@ -8,15 +8,31 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::libtorch::TchTensor;
+use burn::backend::libtorch::{LibTorchDevice, TchTensor};
 use burn::backend::{Autodiff, LibTorch};
-use burn::tensor::{Tensor, TensorPrimitive, ops::FloatTensor};
+use burn::tensor::{Int, Tensor, TensorPrimitive, ops::FloatTensor};
 use tch::Kind;
 
 use super::kernels::{Kernels, Mask};
 use super::model::Network;
 
 impl Kernels for LibTorch {
+    /// From memory that CUDA can read while the processor goes on.
+    fn send(
+        ids: Vec<i32>,
+        numbers: Vec<f32>,
+        device: &LibTorchDevice,
+    ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
+        let at = tch::Device::from(*device);
+        let sent = |values: tch::Tensor, kind| {
+            let values = if at.is_cuda() { values.internal_pin_memory(at) } else { values };
+            TchTensor::new(values.to_device_(at, kind, true, false))
+        };
+        let ids = sent(tch::Tensor::from_slice(&ids), Kind::Int64);
+        let numbers = sent(tch::Tensor::from_slice(&numbers), Kind::Float);
+        (Tensor::from_primitive(ids), Tensor::from_primitive(TensorPrimitive::Float(numbers)))
+    }
+
     fn layer(
         network: &Network<'_, Self>,
         name: &str,
@@ -31,6 +47,15 @@ impl Kernels for LibTorch {
 }
 
 impl Kernels for Autodiff<LibTorch> {
+    fn send(
+        ids: Vec<i32>,
+        numbers: Vec<f32>,
+        device: &LibTorchDevice,
+    ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
+        let (ids, numbers) = LibTorch::send(ids, numbers, device);
+        (Tensor::from_inner(ids), Tensor::from_inner(numbers))
+    }
+
     fn layer(
         network: &Network<'_, Self>,
         name: &str,
@@ -132,18 +157,18 @@ impl<'a> Equations<'a> {
             rest;
         let (hidden, sequence) = (x.size()[1], self.mask.size()[3]);
         let precision = query.kind();
-        let low = x.to_kind(precision);
-        let split = |weight, bias| {
-            low.linear(weight, Some(bias))
-                .view([-1, sequence, self.heads, hidden / self.heads])
-                .transpose(1, 2)
-        };
-        let (query, key, value) = (split(query, query_bias), split(key, key_bias), split(value, value_bias));
+        // Queries, keys and values are one product.
+        let weight = tch::Tensor::cat(&[query, key, value], 0);
+        let bias = tch::Tensor::cat(&[query_bias, key_bias, value_bias], 0);
+        let packed = x.to_kind(precision).linear(&weight, Some(&bias));
+        let heads =
+            |part: &tch::Tensor| part.view([-1, sequence, self.heads, hidden / self.heads]).transpose(1, 2);
+        let parts: Vec<tch::Tensor> = packed.split(hidden, 1).iter().map(heads).collect();
         let mask = Some(self.mask.to_kind(precision));
         let context = tch::Tensor::scaled_dot_product_attention(
-            &query,
-            &key,
-            &value,
+            &parts[0],
+            &parts[1],
+            &parts[2],
             mask,
             self.dropout,
             false,

@@ -4,12 +4,10 @@
 //! All of it is drawn on the host from the seed and the step's number alone, so that a resumed run, another device
 //! and another number of machines draw what the uninterrupted one drew.
 
-use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 use rand::Rng;
 
 use super::corpus::Example;
-use super::model::Batch;
-use super::objective::{ids, vector};
+use super::objective::Kind;
 use crate::text::SpecialTokens;
 
 /// A padded part of a batch with some positions chosen for prediction.
@@ -17,6 +15,8 @@ use crate::text::SpecialTokens;
 pub struct Masked {
     size: usize,
     sequence: usize,
+    /// The most positions that can be chosen.
+    slots: usize,
     /// The original tokens, `[size · sequence]`, padding included.
     original: Vec<i32>,
     /// The generator's input: some chosen tokens replaced by `[MASK]`.
@@ -32,13 +32,20 @@ pub struct Masked {
 }
 
 impl Masked {
-    /// Chooses positions in every example and masks 85 % of them.
+    /// Pads every example to `sequence` tokens, chooses positions in it and masks 85 % of them.
     ///
     /// As in the recipe, positions are drawn with replacement from all tokens other than `[CLS]`, `[SEP]` and
     /// `[MASK]`; round(tokens · `mask_prob`) of them, at least one and at most ⌊(`mask_prob` + 0.005) · sequence⌋.
-    pub fn draw(examples: &[Example], special: &SpecialTokens, mask_prob: f64, rng: &mut impl Rng) -> Self {
-        let mut part = Self::padded(examples, special);
-        let most = ((mask_prob + 0.005) * part.sequence as f64) as usize;
+    pub fn draw(
+        examples: &[Example],
+        sequence: usize,
+        special: &SpecialTokens,
+        mask_prob: f64,
+        rng: &mut impl Rng,
+    ) -> Self {
+        let mut part = Self::padded(examples, sequence, special);
+        let most = (((mask_prob + 0.005) * sequence as f64) as usize).max(1);
+        part.slots = part.size * most;
         for (row, example) in examples.iter().enumerate() {
             let is_special = |&id: &u16| [special.cls, special.sep, special.mask].contains(&u32::from(id));
             let candidates: Vec<usize> =
@@ -47,7 +54,7 @@ impl Masked {
                 continue;
             }
             let wanted = (example.ids.len() as f64 * mask_prob).round() as usize;
-            for _ in 0..wanted.clamp(1, most.max(1)) {
+            for _ in 0..wanted.clamp(1, most) {
                 let position = row * part.sequence + candidates[rng.random_range(0..candidates.len())];
                 part.slot[position].get_or_insert(part.chosen.len() as u32);
                 part.chosen.push(position as i32);
@@ -61,12 +68,12 @@ impl Masked {
     }
 
     /// Nothing chosen yet.
-    fn padded(examples: &[Example], special: &SpecialTokens) -> Self {
-        let sequence = examples.iter().map(|example| example.ids.len()).max().unwrap_or(1);
+    fn padded(examples: &[Example], sequence: usize, special: &SpecialTokens) -> Self {
         let size = examples.len();
         let mut part = Self {
             size,
             sequence,
+            slots: 0,
             original: vec![special.pad as i32; size * sequence],
             masked: Vec::new(),
             types: vec![0; size * sequence],
@@ -87,14 +94,54 @@ impl Masked {
         part
     }
 
-    /// Number of chosen positions, one that was chosen twice counting twice.
-    pub fn chosen(&self) -> usize {
-        self.chosen.len()
+    /// Sequences in the part.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// Length of a padded row.
     pub fn sequence(&self) -> usize {
         self.sequence
+    }
+
+    /// The most positions that could have been chosen.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// The original tokens, padding included, `[size · sequence]`.
+    pub fn originals(&self) -> &[i32] {
+        &self.original
+    }
+
+    /// The generator's input, `[size · sequence]`.
+    pub fn masked(&self) -> &[i32] {
+        &self.masked
+    }
+
+    /// The segment of each token, `[size · sequence]`.
+    pub fn types(&self) -> &[i32] {
+        &self.types
+    }
+
+    /// Whether a position holds no token.
+    pub fn is_padding(&self, at: usize) -> bool {
+        self.padding[at]
+    }
+
+    /// The chosen positions as indices into `[size · sequence]`, one that was chosen twice standing there twice.
+    pub fn chosen(&self) -> &[i32] {
+        &self.chosen
+    }
+
+    /// A number from 0 to 1 for each of them.
+    pub fn uniform(&self) -> &[f32] {
+        &self.uniform
+    }
+
+    /// Which of [`Masked::chosen`] names a position first.
+    pub fn slot(&self, at: usize) -> Option<usize> {
+        self.slot[at].map(|slot| slot as usize)
     }
 
     /// Tokens that are no padding.
@@ -114,60 +161,9 @@ impl Masked {
     }
 
     /// The positions that a discriminator's loss is taken over: all but padding, or the chosen ones alone.
-    pub fn judged(&self, chosen_only: bool) -> impl Iterator<Item = usize> {
+    pub fn judged(&self, kind: Kind) -> impl Iterator<Item = usize> {
+        let chosen_only = kind == Kind::Electra15;
         let wanted = move |&at: &usize| if chosen_only { self.slot[at].is_some() } else { !self.padding[at] };
         (0..self.padding.len()).filter(wanted)
-    }
-
-    /// 1 where [`Masked::judged`] says so, else 0, `[size · sequence]`.
-    pub fn judged_mask<B: Backend>(&self, chosen_only: bool, device: &B::Device) -> Tensor<B, 1> {
-        let mut mask = vec![0.0; self.padding.len()];
-        self.judged(chosen_only).for_each(|at| mask[at] = 1.0);
-        vector(mask, device)
-    }
-
-    /// The original tokens, `[size · sequence]`.
-    pub fn originals<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1, Int> {
-        ids(self.original.clone(), device)
-    }
-
-    /// The generator's input, `[size · sequence]`.
-    pub fn masked<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1, Int> {
-        ids(self.masked.clone(), device)
-    }
-
-    /// The chosen positions as indices into `[size · sequence]`.
-    pub fn positions<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1, Int> {
-        ids(self.chosen.clone(), device)
-    }
-
-    /// A number from 0 to 1 for each of them.
-    pub fn uniform<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1> {
-        vector(self.uniform.clone(), device)
-    }
-
-    /// [`Masked::originals`] with `samples` put at the chosen positions, `[size · sequence]`. Of several samples at
-    /// one position the first counts.
-    pub fn corrupt<B: Backend>(
-        &self,
-        samples: Tensor<B, 1, Int>,
-        originals: Tensor<B, 1, Int>,
-        device: &B::Device,
-    ) -> Tensor<B, 1, Int> {
-        let slots = ids(self.slot.iter().map(|slot| slot.unwrap_or(0) as i32).collect(), device);
-        let untouched: Vec<bool> = self.slot.iter().map(Option::is_none).collect();
-        let length = untouched.len();
-        let untouched = Tensor::<B, 1, Bool>::from_data(TensorData::new(untouched, [length]), device);
-        samples.select(0, slots).mask_where(untouched, originals)
-    }
-
-    /// The tensors of the part with these ids, `[size · sequence]`, in the place of the original ones.
-    pub fn batch<B: Backend>(&self, ids: Tensor<B, 1, Int>, device: &B::Device) -> Batch<B> {
-        let shape = [self.size, self.sequence];
-        Batch {
-            input_ids: ids.reshape(shape),
-            token_type_ids: Tensor::from_data(TensorData::new(self.types.clone(), shape), device),
-            padding: Tensor::from_data(TensorData::new(self.padding.clone(), shape), device),
-        }
     }
 }

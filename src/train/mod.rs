@@ -1,8 +1,8 @@
 //! Pre-training ELECTRA (feature `train`): raw text in, a trained generator and discriminator out.
 //!
 //! [`corpus`] turns text into a vocabulary and packed examples. A [`run`] is what one TOML file says; [`trainer`] does
-//! its steps: [`masked`] draws them, [`objective`] and [`model`] hold the equations, [`kernels`] is what a backend does
-//! better, [`learner`] holds what is learnt, [`optimizer`] is the recipe's Adam,
+//! its steps: [`masked`] draws them, [`placed`] is where they lie on a device, [`objective`] and [`model`] hold the
+//! equations, [`kernels`] is what a backend does better, [`learner`] holds what is learnt, [`optimizer`] is the recipe's Adam,
 //! [`ranks`] are the processes that share them. [`checkpoint`] makes a run resumable to the same losses, [`curve`],
 //! [`tensorboard`] and [`report`] show it, [`heldout`] judges it, [`finetune`] teaches it a task, [`export`] writes
 //! Hugging Face folders. Everything is generic over Burn's backends: its own for the CPU, CUDA (feature `cuda`),
@@ -10,6 +10,9 @@
 
 pub mod checkpoint;
 pub mod corpus;
+#[cfg(feature = "tch")]
+#[allow(unsafe_code)]
+mod cuda_graph;
 pub mod curve;
 pub mod export;
 pub mod finetune;
@@ -23,6 +26,7 @@ pub mod model;
 pub mod objective;
 pub mod optimizer;
 pub mod peak;
+pub mod placed;
 pub mod ranks;
 pub mod report;
 pub mod run;

@@ -1,17 +1,18 @@
 //! ELECTRA's joint objective: let the generator fill the masks, ask the discriminator which tokens were replaced
 //! (paper §3, `run_pretraining.py`), and beside it the objectives that the paper compares it with (§3.4).
 //!
-//! All of a step after [`Masked`] happens on the device, and nothing is fetched from there.
+//! All of a step after [`Placed`] happens on the device, and nothing is fetched from there.
 
 use burn::tensor::{
     Int, Tensor, TensorData,
     activation::{log_sigmoid, softmax},
-    backend::Backend,
+    backend::{AutodiffBackend, Backend},
 };
 
 use super::kernels::Kernels;
 use super::masked::Masked;
 use super::model::Network;
+use super::placed::Placed;
 
 /// What a run learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -72,6 +73,8 @@ pub struct Pair<'a, B: Backend> {
 /// Counts of the whole batch, of which a part sees some: losses are means over them.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
+    /// What is learnt, which says what is judged.
+    pub kind: Kind,
     /// Chosen positions.
     pub chosen: usize,
     /// Positions that are judged.
@@ -81,13 +84,9 @@ pub struct Counts {
 impl Counts {
     /// Of all parts together.
     pub fn of(parts: &[Masked], kind: Kind) -> Self {
-        let judged = |part: &Masked| part.judged(kind == Kind::Electra15).count();
-        Self { chosen: parts.iter().map(Masked::chosen).sum(), judged: parts.iter().map(judged).sum() }
-    }
-
-    /// The share of the chosen positions that a part has.
-    fn chosen_share(&self, part: &Masked) -> f64 {
-        part.chosen() as f64 / self.chosen.max(1) as f64
+        let chosen = parts.iter().map(|part| part.chosen().len()).sum();
+        let judged = parts.iter().map(|part| part.judged(kind).count()).sum();
+        Self { kind, chosen, judged }
     }
 }
 
@@ -105,7 +104,7 @@ pub struct Step<B: Backend> {
 }
 
 /// The discriminator's part of a step.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Judged<B: Backend> {
     /// Its loss.
     pub loss: Tensor<B, 1>,
@@ -115,67 +114,64 @@ pub struct Judged<B: Backend> {
     pub logits: Option<Tensor<B, 1>>,
 }
 
+impl<B: AutodiffBackend> Judged<B> {
+    /// The same without what differentiation needs.
+    pub fn inner(self) -> Judged<B::InnerBackend> {
+        Judged {
+            loss: self.loss.inner(),
+            corrupted: self.corrupted.inner(),
+            logits: self.logits.map(Tensor::inner),
+        }
+    }
+}
+
 impl Objective {
     /// The forward half of a step over one part of a batch.
-    pub fn forward<B: Kernels>(
-        &self,
-        pair: &Pair<'_, B>,
-        part: &Masked,
-        counts: Counts,
-        device: &B::Device,
-    ) -> Step<B> {
+    pub fn forward<B: Kernels>(&self, pair: &Pair<'_, B>, part: &Placed<B>) -> Step<B> {
         let filler = if self.kind == Kind::Mlm { &pair.discriminator } else { &pair.generator };
-        let chosen_share = counts.chosen_share(part);
-        let originals = part.originals(device);
-        let filled = fill(filler, part, originals.clone(), device);
-        let mlm_loss = filled.loss * chosen_share;
-        let accuracy = filled.samples.clone().equal(filled.targets.clone()).float().mean() * chosen_share;
+        let Filled { loss: mlm_loss, samples, targets } = fill(filler, part);
+        let hits = samples.clone().equal(targets.clone()).float();
+        let generator_accuracy = (hits * part.chosen_share()).sum();
         if self.kind == Kind::Mlm {
-            let loss = mlm_loss.clone();
-            return Step { loss, mlm_loss, generator_accuracy: accuracy, discriminator: None };
+            return Step { loss: mlm_loss.clone(), mlm_loss, generator_accuracy, discriminator: None };
         }
-        let corrupted = part.corrupt(filled.samples, originals.clone(), device);
-        let read = Read { corrupted, originals, targets: filled.targets };
-        let judged = self.judge(&pair.discriminator, part, read, counts, device);
+        let judged = self.judge(&pair.discriminator, part, part.corrupt(samples), targets);
         Step {
             loss: mlm_loss.clone() * self.gen_weight + judged.loss.clone() * self.disc_weight,
             mlm_loss,
-            generator_accuracy: accuracy,
+            generator_accuracy,
             discriminator: Some(judged),
         }
     }
 
-    /// What the discriminator makes of the corrupted tokens.
+    /// What the discriminator makes of the corrupted tokens, `[size · sequence]`; `targets` `[slots]` stood at the
+    /// chosen positions.
     fn judge<B: Kernels>(
         &self,
         network: &Network<'_, B>,
-        part: &Masked,
-        read: Read<B>,
-        counts: Counts,
-        device: &B::Device,
+        part: &Placed<B>,
+        corrupted: Tensor<B, 1, Int>,
+        targets: Tensor<B, 1, Int>,
     ) -> Judged<B> {
-        let Read { corrupted, originals, targets } = read;
-        let hidden = network.encode(&part.batch(corrupted.clone(), device));
-        let judged = part.judged_mask(self.kind == Kind::Electra15, device);
-        let mean = |losses: Tensor<B, 1>| (losses * judged.clone()).sum() / counts.judged.max(1) as f64;
+        let hidden = network.encode(&part.batch(corrupted.clone()));
+        let mean = |losses: Tensor<B, 1>| (losses * part.judged_share()).sum();
         match self.kind {
             Kind::Electra | Kind::Electra15 => {
                 let logits = network.discriminator_head(hidden);
-                let replaced = corrupted.clone().not_equal(originals).float();
+                let replaced = corrupted.clone().not_equal(part.originals()).float();
                 let loss = mean(binary_cross_entropy(logits.clone(), replaced));
                 Judged { loss, corrupted, logits: Some(logits) }
             }
             Kind::ReplaceMlm => {
-                let rows = hidden.select(0, part.positions(device));
-                let loss = cross_entropy(network.language_head("electra", rows), targets);
-                let loss = loss * counts.chosen_share(part);
+                let logits = network.language_head("electra", hidden.select(0, part.chosen()));
+                let loss = (log_probabilities(logits, targets) * part.chosen_share()).sum().neg();
                 Judged { loss, corrupted, logits: None }
             }
             Kind::AllTokensMlm => {
                 // p(original) = σ(−x)·[input is the original] + σ(x)·softmax(words): x says "do not copy".
                 let logits = network.discriminator_head(hidden.clone());
-                let kept = corrupted.clone().equal(originals.clone()).float();
-                let words = log_probabilities(network.language_head("electra", hidden), originals);
+                let kept = corrupted.clone().equal(part.originals()).float();
+                let words = log_probabilities(network.language_head("electra", hidden), part.originals());
                 let predicted = (log_sigmoid(logits.clone()) + words).exp();
                 let copied = log_sigmoid(logits.clone().neg()).exp() * kept;
                 let loss = mean((predicted + copied + 1e-9).log().neg());
@@ -189,40 +185,24 @@ impl Objective {
 /// A generator's answer to a masked part.
 struct Filled<B: Backend> {
     loss: Tensor<B, 1>,
+    /// What it puts at the chosen positions, `[slots]`.
     samples: Tensor<B, 1, Int>,
-    /// What stood at the chosen positions.
+    /// What stood there.
     targets: Tensor<B, 1, Int>,
 }
 
-/// What a discriminator gets: tokens `[size · sequence]` as they are and as they were, and what stood at the chosen
-/// positions.
-struct Read<B: Backend> {
-    corrupted: Tensor<B, 1, Int>,
-    originals: Tensor<B, 1, Int>,
-    targets: Tensor<B, 1, Int>,
+fn fill<B: Kernels>(generator: &Network<'_, B>, part: &Placed<B>) -> Filled<B> {
+    let hidden = generator.encode(&part.batch(part.masked()));
+    let logits = generator.language_head("generator", hidden.select(0, part.chosen()));
+    let targets = part.originals().select(0, part.chosen());
+    let samples = sample(logits.clone().detach(), part.uniform());
+    let loss = (log_probabilities(logits, targets.clone()) * part.chosen_share()).sum().neg();
+    Filled { loss, samples, targets }
 }
 
-fn fill<B: Kernels>(
-    generator: &Network<'_, B>,
-    part: &Masked,
-    originals: Tensor<B, 1, Int>,
-    device: &B::Device,
-) -> Filled<B> {
-    let hidden = generator.encode(&part.batch(part.masked(device), device));
-    let positions = part.positions(device);
-    let logits = generator.language_head("generator", hidden.select(0, positions.clone()));
-    let targets = originals.select(0, positions);
-    let samples = sample(logits.clone().detach(), part.uniform(device));
-    Filled { loss: cross_entropy(logits, targets.clone()), samples, targets }
-}
-
-/// What a generator puts at the chosen positions.
-pub fn sample_replacements<B: Kernels>(
-    generator: &Network<'_, B>,
-    part: &Masked,
-    device: &B::Device,
-) -> Tensor<B, 1, Int> {
-    fill(generator, part, part.originals(device), device).samples
+/// What a generator puts at the chosen positions, `[slots]`.
+pub fn sample_replacements<B: Kernels>(generator: &Network<'_, B>, part: &Placed<B>) -> Tensor<B, 1, Int> {
+    fill(generator, part).samples
 }
 
 /// ln softmax of `[rows, classes]` logits at each row's class; `[rows]`.

@@ -17,12 +17,13 @@ use rand_chacha::ChaCha8Rng;
 use super::checkpoint::{Checkpoint, newest_weights};
 use super::corpus::{Corpus, Example};
 use super::curve::{Curve, Observed};
-use super::kernels::Differentiable;
+use super::kernels::{Computed, Differentiable};
 use super::learner::{Gradients, Learner, Precision};
 use super::masked::Masked;
 use super::model::{Embeddings, Network};
 use super::objective::{Counts, Judged, Pair};
 use super::peak;
+use super::placed::Placed;
 use super::ranks::Ranks;
 use super::report;
 use super::run::{Run, Sharing};
@@ -105,6 +106,7 @@ impl Run {
             1.0
         };
         let operations = peak::operations_a_token(self, &shapes, corpus.manifest.sequence);
+        let mut recording = B::Recording::default();
         let first = learner.step();
         std::thread::scope(|scope| {
             let (send, batches) = sync_channel(DRAWN_AHEAD);
@@ -116,7 +118,7 @@ impl Run {
             for parts in batches {
                 let rate = self.adam.rate(learner.step() + 1, self.steps);
                 let (observed, norm, interrupted) =
-                    self.step(&mut learner, &shapes, parts, rate, pace, device)?;
+                    self.step((&mut learner, &mut recording), &shapes, parts, rate, pace, device)?;
                 let step = learner.step();
                 curve.add(observed, norm);
                 bar.inc(1);
@@ -179,7 +181,8 @@ impl Run {
         let examples: Vec<Example> = (0..self.batch_size)
             .map(|index| corpus.train.get(order.at(step * self.batch_size + index)))
             .collect();
-        let part = |part| Masked::draw(part, &corpus.special, self.objective.mask_prob, &mut rng);
+        let (sequence, mask_prob) = (corpus.manifest.sequence, self.objective.mask_prob);
+        let part = |part| Masked::draw(part, sequence, &corpus.special, mask_prob, &mut rng);
         examples.chunks(self.micro()).map(part).collect()
     }
 
@@ -187,7 +190,7 @@ impl Run {
     /// interrupted.
     fn step<B: Differentiable>(
         &self,
-        learner: &mut Learner<B>,
+        (learner, recording): (&mut Learner<B>, &mut B::Recording),
         shapes: &Shapes,
         parts: Vec<Masked>,
         rate: f64,
@@ -200,27 +203,37 @@ impl Run {
         let (rank, size) = (pace.ranks.rank(), pace.ranks.size());
         for (index, part) in parts.into_iter().enumerate().filter(|(index, _)| index % size == rank) {
             B::seed(device, self.seed ^ (learner.step() as u64) << 20 ^ (index as u64) << 52);
-            let pair = Pair::new(learner.weights(), shapes, self.dropout);
-            let found = self.objective.forward(&pair, &part, counts, device);
-            let own = learner.gradients(&found.loss.backward());
+            let placed = Placed::new(&part, counts, device);
+            let inputs = learner.inputs(&placed);
+            let computed = B::part(recording, inputs, || self.part(learner, shapes, &placed));
+            let Computed { gradients, mlm_loss, generator_accuracy, discriminator } = computed;
             sum = Some(match sum {
-                Some(sum) => sum.into_iter().zip(own).map(|(sum, own)| sum + own).collect(),
-                None => own,
+                Some(sum) => sum.into_iter().zip(gradients).map(|(sum, own)| sum + own).collect(),
+                None => gradients,
             });
-            observed.push(Observed {
-                part,
-                mlm_loss: found.mlm_loss.inner(),
-                generator_accuracy: found.generator_accuracy.inner(),
-                discriminator: found.discriminator.map(|judged| Judged {
-                    loss: judged.loss.inner(),
-                    corrupted: judged.corrupted.inner(),
-                    logits: judged.logits.map(Tensor::inner),
-                }),
-            });
+            observed.push(Observed { part, mlm_loss, generator_accuracy, discriminator });
         }
         let (sum, interrupted) = over_ranks(sum.context("a rank has a part of every batch")?, pace, device)?;
         let norm = learner.update(&self.adam, sum, rate);
         Ok((observed, norm, interrupted))
+    }
+
+    /// Both halves of a step over one part of a batch.
+    fn part<B: Differentiable>(
+        &self,
+        learner: &mut Learner<B>,
+        shapes: &Shapes,
+        placed: &Placed<B>,
+    ) -> Computed<B::InnerBackend> {
+        let pair = Pair::new(learner.weights(), shapes, self.dropout);
+        let step = self.objective.forward(&pair, placed);
+        let gradients = learner.gradients(&step.loss.backward());
+        Computed {
+            gradients,
+            mlm_loss: step.mlm_loss.inner(),
+            generator_accuracy: step.generator_accuracy.inner(),
+            discriminator: step.discriminator.map(Judged::inner),
+        }
     }
 
     fn initial_weights<B: Backend>(
