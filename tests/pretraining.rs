@@ -11,7 +11,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::{Int, Tensor};
 use electret::evaluate::roc_auc;
 use electret::import::{Checkpoint, Tensors};
 use electret::quantize::quantize;
@@ -258,21 +257,20 @@ fn a_hundred_steps_to_compare_with_pytorch() {
     newest_weights(&out).unwrap().1.write(&out.join("initial.safetensors")).unwrap();
     let opened = Corpus::open(&corpus).unwrap();
     let (mut order, mut drawn) = (Order::new(opened.train.len(), run.seed), Tensors::default());
-    let device = Default::default();
     for step in 0..run.steps {
         let part = run.draw(&opened, &mut order, step).remove(0);
-        let batch = part.batch::<Flex>(part.masked(&device), &device);
-        let [size, sequence] = batch.input_ids.dims();
+        let shape = [part.size(), part.sequence()];
         let mut keep = |name: &str, shape: &[usize], values: Vec<f32>| {
             drawn.insert(&format!("{step:03}.{name}"), shape, values);
         };
-        let ints = |ids: Tensor<Flex, 1, Int>| ids.into_data().iter::<i64>().map(|id| id as f32).collect();
-        keep("original", &[size, sequence], ints(part.originals(&device)));
-        keep("masked", &[size, sequence], ints(part.masked(&device)));
-        keep("types", &[size, sequence], ints(batch.token_type_ids.flatten(0, 1)));
-        keep("padding", &[size, sequence], ints(batch.padding.int().flatten(0, 1)));
-        keep("chosen", &[part.chosen()], ints(part.positions(&device)));
-        keep("uniform", &[part.chosen()], part.uniform::<Flex>(&device).into_data().to_vec().unwrap());
+        let floats = |ids: &[i32]| ids.iter().map(|&id| id as f32).collect::<Vec<_>>();
+        keep("original", &shape, floats(part.originals()));
+        keep("masked", &shape, floats(part.masked()));
+        keep("types", &shape, floats(part.types()));
+        let padding = (0..shape[0] * shape[1]).map(|at| f32::from(u8::from(part.is_padding(at))));
+        keep("padding", &shape, padding.collect());
+        keep("chosen", &[part.chosen().len()], floats(part.chosen()));
+        keep("uniform", &[part.uniform().len()], part.uniform().to_vec());
     }
     drawn.write(&out.join("drawn.safetensors")).unwrap();
     train(&run, &corpus, &out, None).unwrap();

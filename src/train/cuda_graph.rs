@@ -5,8 +5,8 @@
 //! and its results are copied before the next replay overwrites them. Random numbers stay what the seed of each step
 //! makes them.
 //!
-//! `tch` does not wrap libtorch's `CUDAGraph`, which is reached by its symbols (libtorch 2.8 to 2.11). A libtorch that
-//! lacks one of them trains as before, and says so once.
+//! `tch` does not wrap libtorch's `CUDAGraph`, which is reached by its symbols (seen at work in libtorch 2.11). A libtorch
+//! that lacks one of them launches each kernel by itself, and says so once.
 
 use std::ffi::c_void;
 
