@@ -58,7 +58,7 @@ pub fn compile(
     Ok(target.join(board.target).join("release").join(binary))
 }
 
-/// A cargo that has a target's core library: rustup's, or Debian's, which brings no linker.
+/// A cargo that has a target's library: rustup's, or Debian's, which brings no linker for a board without Linux.
 fn cargo(target: &str) -> Result<Command> {
     let output = |program: &str, arguments: &[&str]| {
         let output =
@@ -73,10 +73,12 @@ fn cargo(target: &str) -> Result<Command> {
     if debian.is_some_and(|root| root.join("lib/rustlib").join(target).is_dir()) {
         let mut command = Command::new("cargo");
         command.arg("+debian");
-        let name = target.to_uppercase().replace(['-', '.'], "_");
-        let linker = (15..40).rev().map(|version| format!("ld.lld-{version}"));
-        let linker = linker.into_iter().find(|linker| output(linker, &["--version"]).is_some());
-        command.env(format!("CARGO_TARGET_{name}_LINKER"), linker.context("no ld.lld: install lld")?);
+        if !target.contains("linux") {
+            let name = target.to_uppercase().replace(['-', '.'], "_");
+            let linker = (15..40).rev().map(|version| format!("ld.lld-{version}"));
+            let linker = linker.into_iter().find(|linker| output(linker, &["--version"]).is_some());
+            command.env(format!("CARGO_TARGET_{name}_LINKER"), linker.context("no ld.lld: install lld")?);
+        }
         return Ok(command);
     }
     bail!("no toolchain here has {target}: rustup target add {target}")

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Board, Client, check_room};
 
@@ -41,26 +41,37 @@ impl Emulator {
     ) -> Result<(Self, Client)> {
         let machine = board.machine()?;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let flash = folder.join("flash.bin");
-        if !flash.exists() {
-            std::fs::write(&flash, vec![0xff; FLASH]).with_context(|| flash.display().to_string())?;
-        }
-        let mut command = Command::new(machine.program);
-        command.args(machine.arguments);
-        if clock == Clock::Instructions {
-            command.args(["-icount", "shift=0"]);
-        }
-        command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
-        command.args(["-semihosting-config", "enable=on,target=native"]);
-        for (slot, address) in machine.slots.iter().enumerate() {
+        let firmware: PathBuf = firmware.canonicalize().with_context(|| firmware.display().to_string())?;
+        for slot in 0..machine.slots.len().max(1) {
             let path = folder.join(format!("slot-{slot}.bin"));
             prepare(&path, machine.slot_bytes, model.filter(|_| slot == 0))
                 .with_context(|| path.display().to_string())?;
-            command.arg("-device");
-            command.arg(format!("loader,file=slot-{slot}.bin,addr={address:#x},force-raw=on"));
         }
-        let firmware: PathBuf = firmware.canonicalize().with_context(|| firmware.display().to_string())?;
-        command.arg("-kernel").arg(firmware).current_dir(folder);
+        let mut command = Command::new(machine.program);
+        command.args(machine.arguments).current_dir(folder);
+        if machine.slots.is_empty() {
+            ensure!(
+                clock == Clock::Time,
+                "{} is a program of Linux: its instructions are not counted",
+                board.name
+            );
+            command.arg(firmware).arg(".");
+        } else {
+            let flash = folder.join("flash.bin");
+            if !flash.exists() {
+                std::fs::write(&flash, vec![0xff; FLASH]).with_context(|| flash.display().to_string())?;
+            }
+            if clock == Clock::Instructions {
+                command.args(["-icount", "shift=0"]);
+            }
+            command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+            command.args(["-semihosting-config", "enable=on,target=native"]);
+            for (slot, address) in machine.slots.iter().enumerate() {
+                command.arg("-device");
+                command.arg(format!("loader,file=slot-{slot}.bin,addr={address:#x},force-raw=on"));
+            }
+            command.arg("-kernel").arg(firmware);
+        }
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process =
             command.spawn().with_context(|| format!("{}: is QEMU installed?", machine.program))?;

@@ -59,7 +59,7 @@ pub struct Machine {
     pub program: &'static str,
     /// Its arguments, beside those that every board has.
     pub arguments: &'static [&'static str],
-    /// Where QEMU puts the files of the slots.
+    /// Where QEMU puts the files of the slots; nowhere, if the board is a program of Linux, which opens them itself.
     pub slots: &'static [u32],
     /// Bytes of each.
     pub slot_bytes: u64,
@@ -112,6 +112,17 @@ pub const BOARDS: &[Board] = &[
         }),
     },
     Board {
+        name: "raspberry-pi",
+        processor: "Cortex-A, NEON, Linux",
+        target: "aarch64-unknown-linux-gnu",
+        place: Place::Emulator(Machine {
+            program: "qemu-aarch64",
+            arguments: &["-cpu", "cortex-a72"],
+            slots: &[],
+            slot_bytes: 512 << 20,
+        }),
+    },
+    Board {
         name: "raspberry-pi-pico2",
         processor: "RP2350, Cortex-M33",
         target: "thumbv8m.main-none-eabihf",
@@ -143,6 +154,10 @@ impl Board {
     /// If it is emulated.
     pub fn chip(&self) -> Result<&Chip> {
         match &self.place {
+            Place::Emulator(machine) if machine.slots.is_empty() => bail!(
+                "{} is a program of Linux, to be copied there: boards/{0}/electret.service says how",
+                self.name
+            ),
             Place::Emulator(_) => bail!("{} is emulated: electret board run {0}", self.name),
             Place::Hardware(chip) => Ok(chip),
         }
