@@ -10,9 +10,9 @@ use electret::HeadKind;
 use electret::import::Tensors;
 use electret::train::kernels::Differentiable;
 use electret::train::model::{Batch, Embeddings, Network};
-use electret::train::objective::{binary_cross_entropy, cross_entropy, ids, vector};
+use electret::train::objective::{binary_cross_entropy, cross_entropy};
 use electret::train::optimizer::scalar;
-use electret::train::weights::Weights;
+use electret::train::weights::{Weights, ids, vector};
 
 /// Runs a head's loss over the golden batch and compares the loss and every gradient, which may be `tolerance` of its
 /// own length from PyTorch's.

@@ -65,6 +65,13 @@ fn cargo(target: &str) -> Result<Command> {
             Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
         output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
     };
+    if target.contains("linux") && cfg!(not(target_arch = "aarch64")) {
+        let linker = "aarch64-linux-gnu-gcc";
+        ensure!(
+            output(linker, &["--version"]).is_some(),
+            "no toolchain here has {linker}: install gcc-aarch64-linux-gnu"
+        );
+    }
     let installed = output("rustup", &["target", "list", "--installed"]).unwrap_or_default();
     if installed.lines().any(|line| line == target) {
         return Ok(Command::new("cargo"));

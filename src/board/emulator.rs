@@ -27,11 +27,12 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts a board's firmware in a folder, in which `flash.bin` and the slots lie; what is missing is
+    /// Starts a board's firmware in a folder, in which the slots and `flash.bin`, or `learned/`, lie; what is missing is
     /// made. `model`, if given, is put into the first slot.
     ///
     /// # Errors
-    /// If the folder cannot be written, the model is too large, or QEMU does not start.
+    /// If the folder cannot be written, the model is too large, or QEMU does not start; if the instructions of a program
+    /// of Linux are to be its clock.
     pub fn start(
         board: &Board,
         firmware: &Path,
@@ -40,6 +41,11 @@ impl Emulator {
         clock: Clock,
     ) -> Result<(Self, Client)> {
         let machine = board.machine()?;
+        ensure!(
+            clock == Clock::Time || !machine.slots.is_empty(),
+            "{} is a program of Linux: its instructions are not counted",
+            board.name
+        );
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let firmware: PathBuf = firmware.canonicalize().with_context(|| firmware.display().to_string())?;
         for slot in 0..machine.slots.len().max(1) {

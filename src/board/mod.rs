@@ -113,7 +113,7 @@ pub const BOARDS: &[Board] = &[
     },
     Board {
         name: "raspberry-pi",
-        processor: "Cortex-A, NEON, Linux",
+        processor: "aarch64 with Linux",
         target: "aarch64-unknown-linux-gnu",
         place: Place::Emulator(Machine {
             program: "qemu-aarch64",

@@ -43,8 +43,8 @@ impl Differentiable for Autodiff<LibTorch> {
         inputs: Inputs<LibTorch>,
         compute: impl FnOnce() -> Computed<LibTorch>,
     ) -> Computed<LibTorch> {
-        if let (Recording::Empty, device) = (&recording, inputs.ids.device()) {
-            *recording = Recording::start(device);
+        if let Recording::Empty = recording {
+            *recording = Recording::start(inputs.ids.device());
         }
         match recording {
             Recording::Recorded(recorded) => return recorded.replay(&inputs),
@@ -111,7 +111,7 @@ impl Recorded {
             generator_accuracy: copied(generator_accuracy),
             discriminator: discriminator.as_ref().map(|judged| Judged {
                 loss: copied(&judged.loss),
-                corrupted: Tensor::from_primitive(TchTensor::new(ids(&judged.corrupted).copy())),
+                corrupted: Tensor::from_primitive(TchTensor::new(copy(&ids(&judged.corrupted)))),
                 logits: judged.logits.as_ref().map(copied),
             }),
         }
@@ -127,7 +127,14 @@ fn numbers(tensor: &Tensor<LibTorch, 1>) -> tch::Tensor {
 }
 
 fn copied(tensor: &Tensor<LibTorch, 1>) -> Tensor<LibTorch, 1> {
-    Tensor::from_primitive(TensorPrimitive::Float(TchTensor::new(numbers(tensor).copy())))
+    Tensor::from_primitive(TensorPrimitive::Float(TchTensor::new(copy(&numbers(tensor)))))
+}
+
+/// In memory of its own; `tch`'s `copy` writes it twice.
+fn copy(tensor: &tch::Tensor) -> tch::Tensor {
+    let mut copy = tensor.empty_like();
+    copy.copy_(tensor);
+    copy
 }
 
 fn overwrite(mut to: tch::Tensor, from: tch::Tensor) {
@@ -145,23 +152,24 @@ struct Stream {
     id: i64,
 }
 
-/// Functions of libtorch by their C++ symbols. Those of `at::cuda::CUDAGraph` take the object first.
+/// Functions of libtorch by their C++ symbols. Those of `at::cuda::CUDAGraph` take the object first. Where CUDA fails
+/// they throw, which ends the process with libtorch's message.
 #[derive(Clone, Copy)]
 pub struct Symbols {
     /// `getStreamFromPool(isHighPriority, device)`
-    stream_from_pool: unsafe extern "C" fn(bool, i8) -> Stream,
+    stream_from_pool: unsafe extern "C-unwind" fn(bool, i8) -> Stream,
     /// `setCurrentCUDAStream(stream)`
-    set_stream: unsafe extern "C" fn(Stream),
+    set_stream: unsafe extern "C-unwind" fn(Stream),
     /// `CUDAGraph(keep_graph)`
-    create: unsafe extern "C" fn(*mut c_void, bool),
+    create: unsafe extern "C-unwind" fn(*mut c_void, bool),
     /// `~CUDAGraph()`
-    destroy: unsafe extern "C" fn(*mut c_void),
+    destroy: unsafe extern "C-unwind" fn(*mut c_void),
     /// `capture_begin(pool, mode)`: the pool is a pair of numbers, (0, 0) for one of its own.
-    begin: unsafe extern "C" fn(*mut c_void, u64, u64, i32),
+    begin: unsafe extern "C-unwind" fn(*mut c_void, u64, u64, i32),
     /// `capture_end()`
-    end: unsafe extern "C" fn(*mut c_void),
+    end: unsafe extern "C-unwind" fn(*mut c_void),
     /// `replay()`
-    replay: unsafe extern "C" fn(*mut c_void),
+    replay: unsafe extern "C-unwind" fn(*mut c_void),
 }
 
 impl Symbols {
@@ -220,21 +228,24 @@ impl Graph {
     }
 
     fn begin(&mut self) {
-        // SAFETY: the object was made by `new`, here and below.
+        // SAFETY: the object was made by `new`.
         unsafe { (self.symbols.begin)(self.at(), 0, 0, THREAD_LOCAL) };
     }
 
     fn end(&mut self) {
+        // SAFETY: the object was made by `new`.
         unsafe { (self.symbols.end)(self.at()) };
     }
 
     fn replay(&mut self) {
+        // SAFETY: the object was made by `new`.
         unsafe { (self.symbols.replay)(self.at()) };
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
+        // SAFETY: the object was made by `new`.
         unsafe { (self.symbols.destroy)(self.at()) };
     }
 }

@@ -194,7 +194,7 @@ impl<B: Backend> Curve<B> {
                     return Ok(found);
                 }
                 let verdict = |at: usize| Verdict {
-                    original: part.original(at),
+                    original: part.originals()[at] as u32,
                     read: read[at] as u32,
                     logit: logits[at],
                 };

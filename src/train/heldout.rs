@@ -10,10 +10,10 @@ use super::corpus::{Corpus, Example};
 use super::kernels::Kernels;
 use super::masked::Masked;
 use super::model::Network;
-use super::objective::{Counts, Pair, ids, sample_replacements};
+use super::objective::{Counts, Pair, sample_replacements};
 use super::placed::Placed;
 use super::run::Run;
-use super::weights::{Weights, host_values};
+use super::weights::{Weights, host_values, ids};
 use crate::evaluate::roc_auc;
 use crate::text::Token;
 use crate::weights::AlignedBytes;
@@ -64,7 +64,8 @@ pub fn score<B: Kernels>(
     let shapes = run.shapes(corpus)?;
     let Pair { generator, discriminator } = Pair::new(weights, &shapes, 0.0);
     let frequency = corpus.log_frequencies();
-    let plan = Plan::inference(model.config(), corpus.manifest.sequence).for_model(model);
+    let sequence = corpus.manifest.sequence;
+    let plan = Plan::inference(model.config(), sequence).for_model(model);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut session = Session::new(*model, arena.as_mut_slice(), plan.tokens)?;
     let mut rng = ChaCha8Rng::seed_from_u64(0x0e1e_c7e7);
@@ -72,29 +73,31 @@ pub fn score<B: Kernels>(
     let examples: Vec<Example> =
         (0..corpus.heldout.len().min(examples)).map(|i| corpus.heldout.get(i)).collect();
     for examples in examples.chunks(BATCH) {
-        let sequence = corpus.manifest.sequence;
         let masked = Masked::draw(examples, sequence, &corpus.special, run.objective.mask_prob, &mut rng);
         let counts = Counts::of(std::slice::from_ref(&masked), run.objective.kind);
         let placed = Placed::new(&masked, counts, device);
         let samples = match replacement {
             Replacement::Generator => sample_replacements(&generator, &placed),
-            Replacement::RandomWord => ids(random_words(corpus, masked.slots(), &mut rng), device),
+            Replacement::RandomWord => {
+                let mut words = random_words(corpus, masked.chosen().len(), &mut rng);
+                words.resize(masked.slots(), 0);
+                ids(words, device)
+            }
         };
         let corrupted = placed.corrupt(samples);
         let logits = f32_logits(&discriminator, &placed, corrupted.clone())?;
         let corrupted: Vec<u32> = corrupted.into_data().iter::<i64>().map(|id| id as u32).collect();
-        let width = masked.sequence();
         for (row, example) in examples.iter().enumerate() {
             let tokens: Vec<Token> = (0..example.ids.len())
                 .map(|column| {
-                    Token::of(corrupted[row * width + column], u8::from(column >= example.first_segment))
+                    Token::of(corrupted[row * sequence + column], u8::from(column >= example.first_segment))
                 })
                 .collect();
             let quantised = session.token_logits_of(HeadKind::Detect, &tokens)?.logits;
             for (column, (token, &int8)) in tokens.iter().zip(quantised).enumerate() {
-                let at = row * width + column;
+                let at = row * sequence + column;
                 if token.id != corpus.special.cls && token.id != corpus.special.sep {
-                    judged.replaced.push(token.id != masked.original(at));
+                    judged.replaced.push(token.id != masked.originals()[at] as u32);
                     judged.f32.push(logits[at]);
                     judged.int8.push(int8);
                     judged.frequency.push(-frequency[token.id as usize]);

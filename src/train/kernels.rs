@@ -12,7 +12,8 @@ use burn::tensor::{
 
 use super::learner::Gradients;
 use super::model::Network;
-use super::objective::{self, Judged};
+use super::objective::Judged;
+use super::weights;
 
 /// A backend that networks can be run on.
 pub trait Kernels: Backend {
@@ -22,7 +23,7 @@ pub trait Kernels: Backend {
         numbers: Vec<f32>,
         device: &Self::Device,
     ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
-        (objective::ids(ids, device), objective::vector(numbers, device))
+        (weights::ids(ids, device), weights::vector(numbers, device))
     }
 
     /// One encoder layer, `[batch · sequence, hidden]` in and out: see [`Network::layer`].
@@ -64,7 +65,7 @@ pub struct Inputs<B: Backend> {
 }
 
 /// What one part of a batch gave, still on its device. Losses are the part's share of the batch's means, nats.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Computed<B: Backend> {
     /// The gradients of what the run minimises.
     pub gradients: Gradients<B>,

@@ -74,8 +74,8 @@ impl<B: AutodiffBackend> Learner<B> {
         &self.leaves
     }
 
-    /// What networks compute from: a part of a batch, and the weights that are learnt. These are known after the first
-    /// gradients.
+    /// What networks compute from: a part of a batch, and the weights that are learnt, of which the leaves are parts.
+    /// These are known after the first gradients.
     pub fn inputs(&self, part: &Placed<B>) -> Inputs<B::InnerBackend> {
         let (ids, numbers) = part.sent();
         let mut vectors = vec![numbers.clone().inner()];
@@ -86,10 +86,16 @@ impl<B: AutodiffBackend> Learner<B> {
     /// The gradients of a loss of these weights. The first ones decide which weights are learnt: all that the loss
     /// depends on.
     pub fn gradients(&mut self, found: &B::Gradients) -> Gradients<B::InnerBackend> {
-        if self.groups.is_empty() {
+        let first = self.groups.is_empty();
+        if first {
             self.group(found);
         }
-        self.groups.iter().map(|group| group.gradient(&self.leaves, found)).collect()
+        let gradients = self.groups.iter().map(|group| group.gradient(&self.leaves, found)).collect();
+        if first {
+            // From here on the leaves are parts of what `inputs` returns.
+            self.groups.iter().for_each(|group| group.spread(&mut self.leaves));
+        }
+        gradients
     }
 
     /// An update by `adam` at that learning rate. Returns the global norm of the gradients before clipping, `[1]`, and
@@ -140,11 +146,11 @@ impl<B: AutodiffBackend> Learner<B> {
     }
 }
 
-/// Values of which a tensor's start in its group is a multiple: GPUs' fast products read whole vectors of aligned
-/// values, and slow ones take their place where an operand is not.
+/// A tensor of a multiple of so many values leaves the next one in its group aligned: GPUs' fast products read whole
+/// vectors of values, and slow ones take their place where an operand does not begin at such a one.
 const ALIGNED: usize = 64;
 
-/// Tensors of one rank and one precision, those of odd lengths last: values, first and second moments, `[values]` each.
+/// Tensors of one rank and one precision, those that are no multiple of [`ALIGNED`] last: values, first and second moments, `[values]` each.
 struct Group<B: Backend> {
     tensors: Vec<(String, Vec<usize>)>,
     values: Tensor<B, 1>,

@@ -26,7 +26,7 @@ impl Kernels for LibTorch {
         let at = tch::Device::from(*device);
         let sent = |values: tch::Tensor, kind| {
             let values = if at.is_cuda() { values.internal_pin_memory(at) } else { values };
-            TchTensor::new(values.to_device_(at, kind, true, false))
+            TchTensor::new(values.to_device_(at, kind, at.is_cuda(), false))
         };
         let ids = sent(tch::Tensor::from_slice(&ids), Kind::Int64);
         let numbers = sent(tch::Tensor::from_slice(&numbers), Kind::Float);

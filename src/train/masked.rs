@@ -155,11 +155,6 @@ impl Masked {
         (0..self.size).map(move |index| row(index * self.sequence))
     }
 
-    /// The original token of a position.
-    pub fn original(&self, at: usize) -> u32 {
-        self.original[at] as u32
-    }
-
     /// The positions that a discriminator's loss is taken over: all but padding, or the chosen ones alone.
     pub fn judged(&self, kind: Kind) -> impl Iterator<Item = usize> {
         let chosen_only = kind == Kind::Electra15;

@@ -4,7 +4,7 @@
 //! All of a step after [`Placed`] happens on the device, and nothing is fetched from there.
 
 use burn::tensor::{
-    Int, Tensor, TensorData,
+    Int, Tensor,
     activation::{log_sigmoid, softmax},
     backend::{AutodiffBackend, Backend},
 };
@@ -104,7 +104,7 @@ pub struct Step<B: Backend> {
 }
 
 /// The discriminator's part of a step.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Judged<B: Backend> {
     /// Its loss.
     pub loss: Tensor<B, 1>,
@@ -164,7 +164,7 @@ impl Objective {
             }
             Kind::ReplaceMlm => {
                 let logits = network.language_head("electra", hidden.select(0, part.chosen()));
-                let loss = (log_probabilities(logits, targets) * part.chosen_share()).sum().neg();
+                let loss = chosen_cross_entropy(part, logits, targets);
                 Judged { loss, corrupted, logits: None }
             }
             Kind::AllTokensMlm => {
@@ -196,8 +196,16 @@ fn fill<B: Kernels>(generator: &Network<'_, B>, part: &Placed<B>) -> Filled<B> {
     let logits = generator.language_head("generator", hidden.select(0, part.chosen()));
     let targets = part.originals().select(0, part.chosen());
     let samples = sample(logits.clone().detach(), part.uniform());
-    let loss = (log_probabilities(logits, targets.clone()) * part.chosen_share()).sum().neg();
-    Filled { loss, samples, targets }
+    Filled { loss: chosen_cross_entropy(part, logits, targets.clone()), samples, targets }
+}
+
+/// A part's share of the batch's mean cross-entropy at the chosen positions, from their logits `[slots, vocabulary]`.
+fn chosen_cross_entropy<B: Kernels>(
+    part: &Placed<B>,
+    logits: Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+) -> Tensor<B, 1> {
+    (log_probabilities(logits, targets) * part.chosen_share()).sum().neg()
 }
 
 /// What a generator puts at the chosen positions, `[slots]`.
@@ -229,16 +237,4 @@ fn sample<B: Backend>(logits: Tensor<B, 2>, uniform: Tensor<B, 1>) -> Tensor<B, 
     let cumulative = softmax(logits, 1).cumsum(1);
     let below = cumulative.lower_equal(uniform.unsqueeze_dim(1)).int().sum_dim(1);
     below.squeeze_dim::<1>(1).clamp_max(last)
-}
-
-/// Values of the host as a vector of the device.
-pub fn vector<B: Backend>(values: Vec<f32>, device: &B::Device) -> Tensor<B, 1> {
-    let length = values.len();
-    Tensor::from_data(TensorData::new(values, [length]), device)
-}
-
-/// Ids of the host as a vector of the device.
-pub fn ids<B: Backend>(values: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
-    let length = values.len();
-    Tensor::from_data(TensorData::new(values, [length]), device)
 }

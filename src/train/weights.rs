@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{
-    Tensor, TensorData,
+    Int, Tensor, TensorData,
     backend::{AutodiffBackend, Backend},
 };
 
@@ -119,4 +119,16 @@ pub(super) fn host_values(data: TensorData, name: &str) -> Result<Vec<f32>> {
     data.to_vec::<f32>()
         .map_err(|error| anyhow::anyhow!("{error:?}"))
         .with_context(|| format!("tensor {name}: not f32 on this backend"))
+}
+
+/// Values of the host as a vector of the device.
+pub fn vector<B: Backend>(values: Vec<f32>, device: &B::Device) -> Tensor<B, 1> {
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
+}
+
+/// Ids of the host as a vector of the device.
+pub fn ids<B: Backend>(values: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
 }

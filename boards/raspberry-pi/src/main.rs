@@ -10,8 +10,9 @@
 //! come from standard input and answers go to standard output. `electret.service` runs this from boot on.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -70,7 +71,9 @@ impl Line {
     }
 
     fn open(device: &str) -> std::io::Result<Self> {
-        let requests = OpenOptions::new().read(true).write(true).open(device)?;
+        // A service must not end because its line hangs up.
+        let mut options = OpenOptions::new();
+        let requests = options.read(true).write(true).custom_flags(libc::O_NOCTTY).open(device)?;
         Ok(Self { answers: requests.try_clone()?, requests })
     }
 }
@@ -100,11 +103,18 @@ struct Files([(File, &'static [u8]); 2]);
 
 impl Files {
     /// Opens the slots of a folder; what is missing is made, and holds no model yet.
+    ///
+    /// # Errors
+    /// A model that has no room in a slot, and what the file system says.
     fn open(folder: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let slot = |name| {
             let mut options = OpenOptions::new();
             let file = options.read(true).write(true).create(true).truncate(false).open(folder.join(name))?;
+            if file.metadata()?.len() > SLOT_BYTES {
+                let why = format!("{name}: longer than a slot, which has {SLOT_BYTES} bytes");
+                return Err(std::io::Error::new(ErrorKind::FileTooLarge, why));
+            }
             file.set_len(SLOT_BYTES)?;
             // SAFETY: the file is this program's, which keeps its length and writes to no slot whose bytes are in use.
             let bytes: &'static Mmap = Box::leak(Box::new(unsafe { Mmap::map(&file) }?));
@@ -112,6 +122,8 @@ impl Files {
         };
         let [first, second] = ["slot-0.bin", "slot-1.bin"].map(slot);
         let both: std::io::Result<_> = first.and_then(|first| Ok([first, second?]));
+        // The names too, before anything says that there is a model.
+        File::open(folder)?.sync_all()?;
         both.map(Self)
     }
 }
@@ -125,7 +137,10 @@ impl Slots for Files {
         let (file, _) = self.0.get(usize::from(slot)).ok_or(Error::StoreFailed)?;
         // On the disk before the answer: the host need not send it again after a loss of power.
         let written = file.write_all_at(data, offset.into()).and_then(|()| file.sync_data());
-        written.map_err(|_| Error::StoreFailed)
+        written.map_err(|error| match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull,
+            _ => Error::StoreFailed,
+        })
     }
 }
 
