@@ -1,7 +1,7 @@
 """Detectors of different vocabularies on the same words, some of which a generator has replaced: area under the ROC curve.
 
     electret corpus build … -o corpus/ --vocab vocab.txt && electret export run/ --corpus corpus/ --generator -o generator/
-    python tests/pytorch/detectors.py corpus/ generator/ models/electret-small.electret models/electret-tiny.electret
+    python tests/pytorch/detectors.py corpus/ generator/ small.electret models/electret-tiny.electret
 
 The first segments of 1,500 held-out examples, 30 words each; 15 % of the words are drawn anew from the generator, words of one piece
 by words of one piece. A word is as suspect as the most suspect of its pieces. Also precision and recall of those at 0.5 or more.
