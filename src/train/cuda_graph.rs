@@ -16,7 +16,7 @@ use burn::tensor::{Int, Tensor, TensorPrimitive};
 use libloading::os::unix::{Library, Symbol};
 
 use super::kernels::{Computed, Differentiable, Inputs};
-use super::objective::Judged;
+use super::objective::{Judged, Shown};
 
 /// Parts that are run as they are told before one is recorded: libtorch sets its libraries up at their first use.
 const WARM_UP: usize = 3;
@@ -104,16 +104,18 @@ impl Recorded {
             overwrite(numbers(to), numbers(from));
         }
         self.graph.replay();
-        let Computed { gradients, mlm_loss, generator_accuracy, discriminator } = &self.computed;
+        let Computed { gradients, shown } = &self.computed;
         Computed {
             gradients: gradients.iter().map(copied).collect(),
-            mlm_loss: copied(mlm_loss),
-            generator_accuracy: copied(generator_accuracy),
-            discriminator: discriminator.as_ref().map(|judged| Judged {
-                loss: copied(&judged.loss),
-                corrupted: Tensor::from_primitive(TchTensor::new(copy(&ids(&judged.corrupted)))),
-                logits: judged.logits.as_ref().map(copied),
-            }),
+            shown: Shown {
+                mlm_loss: copied(&shown.mlm_loss),
+                generator_accuracy: copied(&shown.generator_accuracy),
+                discriminator: shown.discriminator.as_ref().map(|judged| Judged {
+                    loss: copied(&judged.loss),
+                    corrupted: Tensor::from_primitive(TchTensor::new(copy(&ids(&judged.corrupted)))),
+                    logits: judged.logits.as_ref().map(copied),
+                }),
+            },
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::masked::Masked;
-use super::objective::Judged;
+use super::objective::{Judged, Shown};
 use super::optimizer::scalar;
 use super::ranks::Ranks;
 use super::tensorboard::Events;
@@ -43,19 +43,6 @@ pub struct Row {
     pub step: usize,
     /// The values under [`COLUMNS`] after the first.
     pub values: [f64; 9],
-}
-
-/// What one part of a step leaves behind, still on its device.
-#[derive(Debug)]
-pub struct Observed<B: Backend> {
-    /// What was drawn.
-    pub part: Masked,
-    /// Its share of the mean cross-entropy at the chosen positions.
-    pub mlm_loss: Tensor<B, 1>,
-    /// Its share of the chosen positions where the sample is the original.
-    pub generator_accuracy: Tensor<B, 1>,
-    /// What the discriminator said.
-    pub discriminator: Option<Judged<B>>,
 }
 
 /// The curve of a run, being drawn.
@@ -105,14 +92,14 @@ impl<B: Backend> Curve<B> {
         Ok(Self { files: Some((file, Events::create(folder, step)?)), ..Self::unwritten() })
     }
 
-    /// Takes in a step: its parts, and its gradient's norm.
-    pub fn add(&mut self, parts: Vec<Observed<B>>, norm: Tensor<B, 1>) {
+    /// Takes in a step: its parts with what they showed, and its gradient's norm.
+    pub fn add(&mut self, parts: Vec<(Masked, Shown<B>)>, norm: Tensor<B, 1>) {
         if self.steps == 0 {
             self.remembered.clear();
         }
         self.steps += 1;
         self.norm = Some(norm);
-        for Observed { part, mlm_loss, generator_accuracy, discriminator } in parts {
+        for (part, Shown { mlm_loss, generator_accuracy, discriminator }) in parts {
             self.tokens += part.tokens();
             let disc_loss = discriminator.as_ref().map(|judged| judged.loss.clone());
             for (sum, value) in

@@ -12,7 +12,7 @@ use burn::tensor::{
 
 use super::learner::Gradients;
 use super::model::Network;
-use super::objective::Judged;
+use super::objective::Shown;
 use super::weights;
 
 /// A backend that networks can be run on.
@@ -64,17 +64,13 @@ pub struct Inputs<B: Backend> {
     pub vectors: Vec<Tensor<B, 1>>,
 }
 
-/// What one part of a batch gave, still on its device. Losses are the part's share of the batch's means, nats.
+/// What one part of a batch gave, still on its device.
 #[derive(Debug)]
 pub struct Computed<B: Backend> {
     /// The gradients of what the run minimises.
     pub gradients: Gradients<B>,
-    /// Cross-entropy at the chosen positions.
-    pub mlm_loss: Tensor<B, 1>,
-    /// Share of the chosen positions where the sample is the original.
-    pub generator_accuracy: Tensor<B, 1>,
-    /// What the discriminator said, where there is one.
-    pub discriminator: Option<Judged<B>>,
+    /// What there is to see.
+    pub shown: Shown<B>,
 }
 
 /// What is added to attention's scores, `[batch, 1, 1, sequence]`: 0 on tokens, −10,000 on padding.

@@ -90,14 +90,22 @@ impl Counts {
     }
 }
 
-/// What one part of a batch computed. Losses are shares of the batch's means, which they sum up to; nats.
+/// The forward half of a step over one part of a batch.
 #[derive(Debug)]
 pub struct Step<B: Backend> {
     /// The tensor to differentiate: `gen_weight · MLM + disc_weight · discriminator`.
     pub loss: Tensor<B, 1>,
+    /// What came of it beside.
+    pub shown: Shown<B>,
+}
+
+/// What one part of a batch shows of a step, still on its device. Losses are shares of the batch's means, which they
+/// sum up to; nats.
+#[derive(Debug)]
+pub struct Shown<B: Backend> {
     /// Cross-entropy at the chosen positions.
     pub mlm_loss: Tensor<B, 1>,
-    /// Share of chosen positions where the sample is the original.
+    /// Share of the chosen positions where the sample is the original.
     pub generator_accuracy: Tensor<B, 1>,
     /// The other network's part, where there is one.
     pub discriminator: Option<Judged<B>>,
@@ -114,13 +122,17 @@ pub struct Judged<B: Backend> {
     pub logits: Option<Tensor<B, 1>>,
 }
 
-impl<B: AutodiffBackend> Judged<B> {
+impl<B: AutodiffBackend> Shown<B> {
     /// The same without what differentiation needs.
-    pub fn inner(self) -> Judged<B::InnerBackend> {
-        Judged {
-            loss: self.loss.inner(),
-            corrupted: self.corrupted.inner(),
-            logits: self.logits.map(Tensor::inner),
+    pub fn inner(self) -> Shown<B::InnerBackend> {
+        Shown {
+            mlm_loss: self.mlm_loss.inner(),
+            generator_accuracy: self.generator_accuracy.inner(),
+            discriminator: self.discriminator.map(|judged| Judged {
+                loss: judged.loss.inner(),
+                corrupted: judged.corrupted.inner(),
+                logits: judged.logits.map(Tensor::inner),
+            }),
         }
     }
 }
@@ -133,15 +145,12 @@ impl Objective {
         let hits = samples.clone().equal(targets.clone()).float();
         let generator_accuracy = (hits * part.chosen_share()).sum();
         if self.kind == Kind::Mlm {
-            return Step { loss: mlm_loss.clone(), mlm_loss, generator_accuracy, discriminator: None };
+            let shown = Shown { mlm_loss: mlm_loss.clone(), generator_accuracy, discriminator: None };
+            return Step { loss: mlm_loss, shown };
         }
         let judged = self.judge(&pair.discriminator, part, part.corrupt(samples), targets);
-        Step {
-            loss: mlm_loss.clone() * self.gen_weight + judged.loss.clone() * self.disc_weight,
-            mlm_loss,
-            generator_accuracy,
-            discriminator: Some(judged),
-        }
+        let loss = mlm_loss.clone() * self.gen_weight + judged.loss.clone() * self.disc_weight;
+        Step { loss, shown: Shown { mlm_loss, generator_accuracy, discriminator: Some(judged) } }
     }
 
     /// What the discriminator makes of the corrupted tokens, `[size · sequence]`; `targets` `[slots]` stood at the

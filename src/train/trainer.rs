@@ -16,12 +16,12 @@ use rand_chacha::ChaCha8Rng;
 
 use super::checkpoint::{Checkpoint, newest_weights};
 use super::corpus::{Corpus, Example};
-use super::curve::{Curve, Observed};
+use super::curve::Curve;
 use super::kernels::{Computed, Differentiable};
 use super::learner::{Gradients, Learner, Precision};
 use super::masked::Masked;
 use super::model::{Embeddings, Network};
-use super::objective::{Counts, Judged, Pair};
+use super::objective::{Counts, Pair, Shown};
 use super::peak;
 use super::placed::Placed;
 use super::ranks::Ranks;
@@ -53,7 +53,7 @@ pub struct Pace<'a> {
 }
 
 /// What a step leaves: see [`Run::step`].
-type Stepped<B> = (Vec<Observed<B>>, Tensor<B, 1>, bool);
+type Stepped<B> = (Vec<(Masked, Shown<B>)>, Tensor<B, 1>, bool);
 
 /// The shapes of a run's two networks.
 #[derive(Clone, Copy, Debug)]
@@ -206,12 +206,12 @@ impl Run {
             let placed = Placed::new(&part, counts, device);
             let inputs = learner.inputs(&placed);
             let computed = B::part(recording, inputs, || self.part(learner, shapes, &placed));
-            let Computed { gradients, mlm_loss, generator_accuracy, discriminator } = computed;
+            let Computed { gradients, shown } = computed;
             sum = Some(match sum {
                 Some(sum) => sum.into_iter().zip(gradients).map(|(sum, own)| sum + own).collect(),
                 None => gradients,
             });
-            observed.push(Observed { part, mlm_loss, generator_accuracy, discriminator });
+            observed.push((part, shown));
         }
         let (sum, interrupted) = over_ranks(sum.context("a rank has a part of every batch")?, pace, device)?;
         let norm = learner.update(&self.adam, sum, rate);
@@ -228,12 +228,7 @@ impl Run {
         let pair = Pair::new(learner.weights(), shapes, self.dropout);
         let step = self.objective.forward(&pair, placed);
         let gradients = learner.gradients(&step.loss.backward());
-        Computed {
-            gradients,
-            mlm_loss: step.mlm_loss.inner(),
-            generator_accuracy: step.generator_accuracy.inner(),
-            discriminator: step.discriminator.map(Judged::inner),
-        }
+        Computed { gradients, shown: step.shown.inner() }
     }
 
     fn initial_weights<B: Backend>(
