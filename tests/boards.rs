@@ -73,28 +73,34 @@ fn logits(answers: &Answers) -> Vec<(u32, u32, u32)> {
 
 /// Bits of the labels' probabilities.
 fn scores(client: &mut Client, text: &str) -> Vec<u32> {
-    let answers = client.ask(Command::Classify(text)).unwrap();
-    let labels = answers.iter().filter_map(|answer| match answer {
+    bits(&client.ask(Command::Classify(text)).unwrap())
+}
+
+/// Bits of all labels' probabilities and tokens' logits.
+fn bits(answers: &Answers) -> Vec<u32> {
+    let values = answers.iter().filter_map(|answer| match answer {
         Answer::Label { score, .. } => Some(score.to_bits()),
+        Answer::Token { logit, .. } => Some(logit.to_bits()),
         _ => None,
     });
-    labels.collect()
+    values.collect()
 }
 
 fn active(client: &mut Client) -> Option<u8> {
     client.ask(Command::Info).unwrap().board().unwrap().adapter
 }
 
-fn electret_tiny_in_int4() -> Vec<u8> {
+fn electret_tiny_in_int4(name: &str) -> Vec<u8> {
     let int8 = AlignedBytes::copy_of(MODEL);
-    let checkpoint = Checkpoint::of_model(&Model::open(int8.as_slice()).unwrap(), None);
+    let mut checkpoint = Checkpoint::of_model(&Model::open(int8.as_slice()).unwrap(), None);
+    checkpoint.name = name.to_owned();
     quantize_by(&checkpoint, "electret-tiny", "none", &Recipe::all_int4(&checkpoint)).unwrap()
 }
 
 #[test]
 fn every_emulated_board_gives_the_bits_of_this_computer() {
     let int8 = AlignedBytes::copy_of(MODEL);
-    let int4 = AlignedBytes::copy_of(&electret_tiny_in_int4());
+    let int4 = AlignedBytes::copy_of(&electret_tiny_in_int4("electret-tiny"));
     for board in BOARDS {
         let Some((firmware, folder)) = firmware(board, board.name, None) else { continue };
         for (name, file) in [("int8", int8.as_slice()), ("int4", int4.as_slice())] {
@@ -309,16 +315,17 @@ fn learns_and_loses_power(name: &str) {
 fn an_update_happens_whole_or_not_at_all() {
     // A small one: the board takes 30 ms for half a KiB.
     let other = quantize(&Golden::open().checkpoint(Some("seqcls")), "another", "none").unwrap();
-    updates_and_loses_power(LEARNER, &other, Duration::from_millis(30));
+    updates_and_loses_power(LEARNER, &other, Command::Classify("a b c"), Duration::from_millis(30));
 }
 
 #[test]
 fn an_update_happens_whole_or_not_at_all_under_linux() {
-    updates_and_loses_power(LINUX, &electret_tiny_in_int4(), Duration::from_millis(1));
+    let other = electret_tiny_in_int4("another");
+    updates_and_loses_power(LINUX, &other, Command::Detect("a b c"), Duration::from_millis(1));
 }
 
-/// `piece` is how long 512 bytes may take.
-fn updates_and_loses_power(name: &str, other: &[u8], piece: Duration) {
+/// `asks` is what the other model is asked once it runs, `piece` how long 512 bytes may take.
+fn updates_and_loses_power(name: &str, other: &[u8], asks: Command<'_>, piece: Duration) {
     let board = Board::find(name).unwrap();
     let owner = SigningKey::from_bytes(&[7; 32]);
     let key: String = owner.verifying_key().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -400,11 +407,13 @@ fn updates_and_loses_power(name: &str, other: &[u8], piece: Duration) {
     update(&mut client, other, Install::Model, &signature, |_, _| ()).unwrap();
     let second = runs(&mut client);
     assert_eq!(second.0, 1);
+    assert_ne!(second.1, first.1);
+    let answer = bits(&client.ask(asks).unwrap());
     drop(client);
     emulator.kill();
     let (_emulator, mut client) = start(board, &firmware, &folder, None);
     assert_eq!(runs(&mut client), second);
-    assert_eq!(client.ask(Command::SelfTest).unwrap().figure("same bits").unwrap(), 1);
+    assert_eq!(bits(&client.ask(asks).unwrap()), answer);
 }
 
 /// With a program in place of `probe-rs` that writes down what it is asked.

@@ -65,7 +65,8 @@ fn cargo(target: &str) -> Result<Command> {
             Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
         output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    if target.contains("linux") && cfg!(not(target_arch = "aarch64")) {
+    let linux = target.contains("linux");
+    if linux && cfg!(not(target_arch = "aarch64")) {
         let linker = "aarch64-linux-gnu-gcc";
         ensure!(
             output(linker, &["--version"]).is_some(),
@@ -80,7 +81,7 @@ fn cargo(target: &str) -> Result<Command> {
     if debian.is_some_and(|root| root.join("lib/rustlib").join(target).is_dir()) {
         let mut command = Command::new("cargo");
         command.arg("+debian");
-        if !target.contains("linux") {
+        if !linux {
             let name = target.to_uppercase().replace(['-', '.'], "_");
             let linker = (15..40).rev().map(|version| format!("ld.lld-{version}"));
             let linker = linker.into_iter().find(|linker| output(linker, &["--version"]).is_some());

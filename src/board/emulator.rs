@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Board, Client, check_room};
+use super::{Board, Client, Machine, check_room};
 
 /// Bytes of the flash for what is learned.
 const FLASH: usize = 256 * 4096;
@@ -42,7 +42,7 @@ impl Emulator {
     ) -> Result<(Self, Client)> {
         let machine = board.machine()?;
         ensure!(
-            clock == Clock::Time || !machine.slots.is_empty(),
+            clock == Clock::Time || !machine.is_linux(),
             "{} is a program of Linux: its instructions are not counted",
             board.name
         );
@@ -55,27 +55,10 @@ impl Emulator {
         }
         let mut command = Command::new(machine.program);
         command.args(machine.arguments).current_dir(folder);
-        if machine.slots.is_empty() {
-            ensure!(
-                clock == Clock::Time,
-                "{} is a program of Linux: its instructions are not counted",
-                board.name
-            );
+        if machine.is_linux() {
             command.arg(firmware).arg(".");
         } else {
-            let flash = folder.join("flash.bin");
-            if !flash.exists() {
-                std::fs::write(&flash, vec![0xff; FLASH]).with_context(|| flash.display().to_string())?;
-            }
-            if clock == Clock::Instructions {
-                command.args(["-icount", "shift=0"]);
-            }
-            command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
-            command.args(["-semihosting-config", "enable=on,target=native"]);
-            for (slot, address) in machine.slots.iter().enumerate() {
-                command.arg("-device");
-                command.arg(format!("loader,file=slot-{slot}.bin,addr={address:#x},force-raw=on"));
-            }
+            put_together(&mut command, machine, folder, clock)?;
             command.arg("-kernel").arg(firmware);
         }
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -97,6 +80,24 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The hardware around a firmware: its serial line, its flash and its slots, in files of the folder.
+fn put_together(command: &mut Command, machine: &Machine, folder: &Path, clock: Clock) -> Result<()> {
+    let flash = folder.join("flash.bin");
+    if !flash.exists() {
+        std::fs::write(&flash, vec![0xff; FLASH]).with_context(|| flash.display().to_string())?;
+    }
+    if clock == Clock::Instructions {
+        command.args(["-icount", "shift=0"]);
+    }
+    command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+    command.args(["-semihosting-config", "enable=on,target=native"]);
+    for (slot, address) in machine.slots.iter().enumerate() {
+        command.arg("-device");
+        command.arg(format!("loader,file=slot-{slot}.bin,addr={address:#x},force-raw=on"));
+    }
+    Ok(())
 }
 
 /// Makes a slot's file as long as the slot, with a model in front of it if there is one to put there.

@@ -130,6 +130,13 @@ pub const BOARDS: &[Board] = &[
     },
 ];
 
+impl Machine {
+    /// Whether the board is a program of Linux, and not the firmware of a machine of its own.
+    pub fn is_linux(&self) -> bool {
+        self.slots.is_empty()
+    }
+}
+
 /// Whether a model has room in a slot.
 fn check_room(model: u64, slot: u64) -> Result<()> {
     ensure!(model <= slot, "the slot has {slot} bytes, the model {model}");
@@ -154,7 +161,7 @@ impl Board {
     /// If it is emulated.
     pub fn chip(&self) -> Result<&Chip> {
         match &self.place {
-            Place::Emulator(machine) if machine.slots.is_empty() => bail!(
+            Place::Emulator(machine) if machine.is_linux() => bail!(
                 "{} is a program of Linux, to be copied there: boards/{0}/electret.service says how",
                 self.name
             ),

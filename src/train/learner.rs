@@ -150,7 +150,8 @@ impl<B: AutodiffBackend> Learner<B> {
 /// vectors of values, and slow ones take their place where an operand does not begin at such a one.
 const ALIGNED: usize = 64;
 
-/// Tensors of one rank and one precision, those that are no multiple of [`ALIGNED`] last: values, first and second moments, `[values]` each.
+/// Tensors of one rank and one precision, those that are no multiple of [`ALIGNED`] last: values, first and second
+/// moments, `[values]` each.
 struct Group<B: Backend> {
     tensors: Vec<(String, Vec<usize>)>,
     values: Tensor<B, 1>,

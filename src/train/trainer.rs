@@ -205,8 +205,8 @@ impl Run {
             B::seed(device, self.seed ^ (learner.step() as u64) << 20 ^ (index as u64) << 52);
             let placed = Placed::new(&part, counts, device);
             let inputs = learner.inputs(&placed);
-            let computed = B::part(recording, inputs, || self.part(learner, shapes, &placed));
-            let Computed { gradients, shown } = computed;
+            let Computed { gradients, shown } =
+                B::part(recording, inputs, || self.part(learner, shapes, &placed));
             sum = Some(match sum {
                 Some(sum) => sum.into_iter().zip(gradients).map(|(sum, own)| sum + own).collect(),
                 None => gradients,

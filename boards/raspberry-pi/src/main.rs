@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use electret::Error;
-use electret::tune::store::FolderStore;
+use electret::tune::store::{FolderStore, failed};
 use electret::weights::AlignedBytes;
 use electret_board::{Board, KEY, Outcome, Slots};
 use embedded_io::{ErrorType, Read, Write};
@@ -27,6 +27,9 @@ use memmap2::Mmap;
 
 /// Room for ELECTRA-large in int8. A file takes no more of a disk than what was written to it.
 const SLOT_BYTES: u64 = 512 << 20;
+
+/// Their files.
+const SLOTS: [&str; 2] = ["slot-0.bin", "slot-1.bin"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -120,7 +123,7 @@ impl Files {
             let bytes: &'static Mmap = Box::leak(Box::new(unsafe { Mmap::map(&file) }?));
             Ok((file, &bytes[..]))
         };
-        let [first, second] = ["slot-0.bin", "slot-1.bin"].map(slot);
+        let [first, second] = SLOTS.map(slot);
         let both: std::io::Result<_> = first.and_then(|first| Ok([first, second?]));
         // The names too, before anything says that there is a model.
         File::open(folder)?.sync_all()?;
@@ -137,10 +140,7 @@ impl Slots for Files {
         let (file, _) = self.0.get(usize::from(slot)).ok_or(Error::StoreFailed)?;
         // On the disk before the answer: the host need not send it again after a loss of power.
         let written = file.write_all_at(data, offset.into()).and_then(|()| file.sync_data());
-        written.map_err(|error| match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull,
-            _ => Error::StoreFailed,
-        })
+        written.map_err(|error| failed(Path::new(SLOTS[usize::from(slot)]), &error))
     }
 }
 

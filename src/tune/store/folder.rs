@@ -77,7 +77,8 @@ impl Store for FolderStore {
     }
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> Error {
+/// What a failure of the file system is to a store; the log has the rest.
+pub fn failed(path: &Path, error: &std::io::Error) -> Error {
     log::warn!("{}: {error}", path.display());
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Error::DiskFull,

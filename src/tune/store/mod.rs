@@ -13,7 +13,7 @@ mod folder;
 
 pub use flash::FlashStore;
 #[cfg(feature = "std")]
-pub use folder::{FolderStore, replace_file};
+pub use folder::{FolderStore, failed, replace_file};
 
 use super::{Guard, Tuner};
 use crate::Error;
