@@ -3,9 +3,13 @@
 use core::fmt;
 
 /// Why the core refused. The core never panics: any input gives a result or one of these.
+///
+/// `S` is how fields are named: a `&'static str` where the error arises, a part of the message where it came
+/// [over a line](crate::link).
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "link", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub enum Error {
+pub enum Error<S = &'static str> {
     /// A model buffer does not start at a multiple of 64 bytes.
     ModelMisaligned,
     /// The bytes end before the file does.
@@ -35,7 +39,7 @@ pub enum Error {
     /// A part of the model contradicts its config.
     InvalidModel {
         /// The field or tensor.
-        field: &'static str,
+        field: S,
         /// Layer or index, where there are several.
         index: usize,
     },
@@ -69,7 +73,7 @@ pub enum Error {
     /// Texts are at most 4 GiB, as offsets are 32 bits.
     TextTooLong,
     /// The model lacks the head that was asked for.
-    NoSuchHead(&'static str),
+    NoSuchHead(S),
     /// A weight or an input led to a value that is no number.
     NotFinite,
     /// The text holds no token to work on.
@@ -81,12 +85,12 @@ pub enum Error {
     /// A part of an adapter contradicts its header or its model.
     InvalidAdapter {
         /// The field.
-        field: &'static str,
+        field: S,
     },
     /// A tuner's state does not fit the tuner.
     InvalidTunerState {
         /// What differs.
-        field: &'static str,
+        field: S,
     },
     /// The adapter, or the tuner's state, was learned on another model.
     ForeignAdapter {
@@ -109,15 +113,15 @@ pub enum Error {
     /// What a store holds is not what was written to it.
     StoreDamaged,
     /// A flash, or a range of it, that a store cannot use.
-    FlashGeometry(&'static str),
+    FlashGeometry(S),
     /// The strategy trains nothing that the task can learn with.
-    InvalidStrategy(&'static str),
+    InvalidStrategy(S),
     /// A setting of the tuner is out of its range.
     InvalidSetting {
         /// The setting.
-        field: &'static str,
+        field: S,
         /// What it must be.
-        range: &'static str,
+        range: S,
     },
     /// A label that the task does not have.
     LabelOutOfRange {
@@ -127,7 +131,7 @@ pub enum Error {
         labels: usize,
     },
     /// An example's target is of another kind than the task's.
-    WrongTarget(&'static str),
+    WrongTarget(S),
     /// As many labels are wanted as the text has words.
     LabelCount {
         /// Labels given.
@@ -158,7 +162,7 @@ pub enum ErrorKind {
     Memory,
 }
 
-impl Error {
+impl<S> Error<S> {
     /// What one can do about it.
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -200,7 +204,7 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
+impl<S: fmt::Display> fmt::Display for Error<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ModelMisaligned => f.write_str(
@@ -300,4 +304,4 @@ impl fmt::Display for Error {
     }
 }
 
-impl core::error::Error for Error {}
+impl<S: fmt::Debug + fmt::Display> core::error::Error for Error<S> {}

@@ -152,6 +152,9 @@ impl Client {
             match postcard::from_bytes(&message) {
                 Ok(Reply { number, .. }) if number != self.number => {}
                 Ok(Reply { answer: Answer::Done, .. }) => return Ok(Some(Answers(said))),
+                Ok(Reply { answer: Answer::Refused(error), .. }) => {
+                    return Err(Failure::Refused(error.to_string()));
+                }
                 Ok(Reply { answer: Answer::Failed(why), .. }) => {
                     return Err(Failure::Refused(why.to_owned()));
                 }

@@ -1,7 +1,7 @@
 //! How a host talks to a board: framed, checksummed requests and answers over any serial line.
 //!
 //! A [`Request`] has a number and a [`Command`]; every [`Reply`] to it carries that number. A command is answered
-//! by any number of replies and closed by [`Answer::Done`] or [`Answer::Failed`]. Whoever hears nothing asks
+//! by any number of replies and closed by [`Answer::Done`], [`Answer::Refused`] or [`Answer::Failed`]. Whoever hears nothing asks
 //! again under the same number: a board does not learn twice from one request.
 //!
 //! Messages are `postcard`, and around each is a frame ([`Frames`], [`write()`]): COBS, so that a zero byte ends a frame and
@@ -14,8 +14,10 @@ pub use frame::{FRAME, Frames, MESSAGE, checksum, write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+
 /// Version of the protocol; both sides say theirs, and a host refuses another.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What a host asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -166,6 +168,8 @@ pub enum Answer<'a> {
     },
     /// All was said and done.
     Done,
+    /// It was not done: the core refused.
+    Refused(#[serde(borrow)] Error<&'a str>),
     /// It was not done, and why.
     Failed(&'a str),
 }

@@ -10,12 +10,16 @@
 #![cfg_attr(not(feature = "stack"), forbid(unsafe_code))]
 
 mod answers;
+#[cfg(feature = "hardware")]
+pub mod hardware;
 mod lesson;
 mod line;
 #[cfg(feature = "qemu")]
 pub mod qemu;
 #[cfg(feature = "stack")]
 mod stack;
+#[cfg(all(target_arch = "arm", any(feature = "hardware", feature = "qemu")))]
+mod ticks;
 mod update;
 
 #[cfg(feature = "stack")]
@@ -268,6 +272,23 @@ fn active<'b>(
     }
 }
 
+/// What the figures of [`Command::Adapters`] are called. Written out, since nothing else here needs formatting.
+const ADAPTERS: [&str; Place::ADAPTERS as usize] = [
+    "adapter 0",
+    "adapter 1",
+    "adapter 2",
+    "adapter 3",
+    "adapter 4",
+    "adapter 5",
+    "adapter 6",
+    "adapter 7",
+    "adapter 8",
+    "adapter 9",
+    "adapter 10",
+    "adapter 11",
+    "adapter 12",
+];
+
 /// Says which adapters there are.
 fn adapters<S: Write>(store: &mut impl Store, reply: &mut Reply<'_, S>) -> Result<(), Refusal> {
     for number in 0..Place::ADAPTERS {
@@ -276,9 +297,7 @@ fn adapters<S: Write>(store: &mut impl Store, reply: &mut Reply<'_, S>) -> Resul
             bytes += piece.len() as u64;
             Ok(())
         })? {
-            let mut name = heapless::String::<16>::new();
-            let _ = core::fmt::write(&mut name, format_args!("adapter {number}"));
-            reply.figure(&name, bytes);
+            reply.figure(ADAPTERS.get(usize::from(number)).copied().unwrap_or_default(), bytes);
         }
     }
     if let Some(number) = store.active()? {

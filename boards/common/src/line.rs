@@ -1,7 +1,5 @@
 //! Requests in, replies out.
 
-use core::fmt::Write as _;
-
 use electret::Error;
 use electret::link::{self, Answer, Frames, Request};
 use embedded_io::{Read, Write};
@@ -71,12 +69,7 @@ impl<'s, S: Write> Reply<'s, S> {
         match result {
             Ok(()) => self.say(Answer::Done),
             Err(Refusal::Because(why)) => self.say(Answer::Failed(why)),
-            Err(Refusal::Core(error)) => {
-                let mut why = heapless::String::<256>::new();
-                // What does not fit is left out.
-                let _ = write!(why, "{error}");
-                self.say(Answer::Failed(&why));
-            }
+            Err(Refusal::Core(error)) => self.say(Answer::Refused(error)),
         }
         self.error.map_or(Ok(()), Err)
     }

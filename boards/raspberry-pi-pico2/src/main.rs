@@ -12,82 +12,40 @@
 #![no_std]
 #![no_main]
 
-use core::cell::RefCell;
-
-use electret::tune::store::FlashStore;
-use electret::{Arena, Error};
-use electret_board::{Board, KEY, Slots, stack_depth};
+use electret::Arena;
+use electret_board::hardware::{Chip, Hardware, Map, PATIENCE, SECTOR, run};
 use embassy_rp::bind_interrupts;
-use embassy_rp::flash::{self, Blocking, Flash};
-use embassy_rp::peripherals::{FLASH, UART0};
+use embassy_rp::flash::{Blocking, Flash};
+use embassy_rp::peripherals::{FLASH, UART0, WATCHDOG};
 use embassy_rp::uart::{BufferedInterruptHandler, BufferedUart, Config};
-use embassy_time::Instant;
-use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
-use static_cell::{ConstStaticCell, StaticCell};
+use embassy_rp::watchdog::Watchdog;
+use embassy_time::Duration;
+use static_cell::ConstStaticCell;
 
-/// Where the flash is read.
-const MAPPED: usize = 0x1000_0000;
+const MIB: u32 = 1 << 20;
 const FLASH_BYTES: usize = 16 << 20;
-const SLOTS: [u32; 2] = [1 << 20, 8 << 20];
-const SLOT_BYTES: u32 = 7 << 20;
-const STORE: u32 = 15 << 20;
+const MAP: Map = Map {
+    mapped: 0x1000_0000,
+    bytes: FLASH_BYTES,
+    slots: [MIB, 8 * MIB],
+    slot_bytes: 7 * MIB,
+    store: 15 * MIB..16 * MIB,
+};
 
 bind_interrupts!(struct Interrupts {
     UART0_IRQ => BufferedInterruptHandler<UART0>;
 });
 
-type Chip = Flash<'static, FLASH, Blocking, FLASH_BYTES>;
+/// The flash that this firmware runs from: the HAL does what must be done from RAM meanwhile.
+struct Qspi(Flash<'static, FLASH, Blocking, FLASH_BYTES>);
 
-/// The one flash, of which store and slots have a part each.
-#[derive(Clone, Copy)]
-struct Shared(&'static RefCell<Chip>);
-
-impl ErrorType for Shared {
-    type Error = flash::Error;
-}
-
-impl ReadNorFlash for Shared {
-    const READ_SIZE: usize = Chip::READ_SIZE;
-
-    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), flash::Error> {
-        self.0.borrow_mut().blocking_read(offset, bytes)
+impl Chip for Qspi {
+    fn erase(&mut self, sector: u32) -> Result<(), ()> {
+        self.0.blocking_erase(sector, sector + SECTOR as u32).map_err(|_| ())
     }
 
-    fn capacity(&self) -> usize {
-        FLASH_BYTES
-    }
-}
-
-impl NorFlash for Shared {
-    // What the chip programs at once is 256 bytes; the store may write less of a page at a time.
-    const WRITE_SIZE: usize = 4;
-    const ERASE_SIZE: usize = flash::ERASE_SIZE;
-
-    fn erase(&mut self, from: u32, to: u32) -> Result<(), flash::Error> {
-        self.0.borrow_mut().blocking_erase(from, to)
-    }
-
-    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), flash::Error> {
-        self.0.borrow_mut().blocking_write(offset, bytes)
-    }
-}
-
-impl Slots for Shared {
-    fn read(&self, slot: u8) -> &'static [u8] {
-        let Some(&start) = SLOTS.get(usize::from(slot)) else { return &[] };
-        // SAFETY: the flash is mapped there, and nobody writes to the slot that runs.
-        unsafe { core::slice::from_raw_parts((MAPPED + start as usize) as *const u8, SLOT_BYTES as usize) }
-    }
-
-    fn write(&mut self, slot: u8, offset: u32, data: &[u8]) -> Result<(), Error> {
-        let start = SLOTS.get(usize::from(slot)).ok_or(Error::StoreFailed)? + offset;
-        let (end, sector) = (start + data.len() as u32, Self::ERASE_SIZE as u32);
-        let begins = start.next_multiple_of(sector)..end.next_multiple_of(sector);
-        let mut chip = self.0.borrow_mut();
-        if !begins.is_empty() {
-            chip.blocking_erase(begins.start, begins.end).map_err(|_| Error::StoreFailed)?;
-        }
-        chip.blocking_write(start, data).map_err(|_| Error::StoreFailed)
+    fn program(&mut self, offset: u32, bytes: &[u8]) -> Result<(), ()> {
+        self.0.blocking_write(offset, bytes).map_err(|_| ())
     }
 }
 
@@ -98,38 +56,34 @@ fn main() -> ! {
     static ADAPTER: ConstStaticCell<Arena<{ 48 << 10 }>> = ConstStaticCell::new(Arena::new());
     static RECEIVED: ConstStaticCell<[u8; 2048]> = ConstStaticCell::new([0; 2048]);
     static SENT: ConstStaticCell<[u8; 256]> = ConstStaticCell::new([0; 256]);
-    static CHIP: StaticCell<RefCell<Chip>> = StaticCell::new();
 
     let chip = embassy_rp::init(Default::default());
+    Watchdog::new(chip.WATCHDOG).start(TIMEOUT);
     let (sent, received) = (SENT.take(), RECEIVED.take());
-    let config = Config::default();
-    let serial = BufferedUart::new(chip.UART0, chip.PIN_0, chip.PIN_1, Interrupts, sent, received, config);
-    let flash = Shared(CHIP.init(RefCell::new(Flash::new_blocking(chip.FLASH))));
-    let Ok(store) = FlashStore::open(flash, STORE..FLASH_BYTES as u32) else { reset() };
-    let mut board = Board {
+    run(Hardware {
         name: env!("CARGO_PKG_NAME"),
-        serial,
-        store,
-        slots: flash,
+        hz: 150_000_000,
+        serial: BufferedUart::new(
+            chip.UART0,
+            chip.PIN_0,
+            chip.PIN_1,
+            Interrupts,
+            sent,
+            received,
+            Config::default(),
+        ),
+        chip: Qspi(Flash::new_blocking(chip.FLASH)),
+        map: MAP,
         answering: ANSWERING.take().as_mut_slice(),
         learning: LEARNING.take().as_mut_slice(),
         adapter: ADAPTER.take().as_mut_slice(),
-        key: KEY,
-        clock: || Instant::now().as_micros(),
-        pulse: || (),
-        stack: stack_depth,
-    };
-    loop {
-        // Another model was installed, or noise on the line made the UART complain: on it goes.
-        let _ = board.serve();
-    }
+        feed,
+    })
 }
 
-fn reset() -> ! {
-    cortex_m::peripheral::SCB::sys_reset()
-}
+const TIMEOUT: Duration = Duration::from_secs(PATIENCE as u64);
 
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    reset()
+fn feed() {
+    // SAFETY: whoever started the watchdog has let go of it.
+    Watchdog::new(unsafe { WATCHDOG::steal() }).feed(TIMEOUT);
 }

@@ -1,14 +1,13 @@
-//! Arm's MPS2 and MPS3 boards: the CMSDK UART and SysTick.
+//! Arm's MPS2 and MPS3 boards: the CMSDK UART.
 
 use core::convert::Infallible;
-use core::sync::atomic::{AtomicU32, Ordering};
 
-use cortex_m::peripheral::SYST;
-use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m_rt::{ExceptionFrame, exception};
 use embedded_io::{ErrorType, Read, Write};
 
 use super::fail;
+use crate::ticks;
+pub use crate::ticks::micros;
 
 /// The UART's registers: data, state, control.
 pub struct Uart(*mut u32);
@@ -30,7 +29,7 @@ impl Uart {
         let Some(mut peripherals) = cortex_m::Peripherals::take() else {
             fail(format_args!("started twice"))
         };
-        start_ticks(&mut peripherals.SYST, hz);
+        ticks::start(&mut peripherals.SYST, hz);
         let uart = Self(base as *mut u32);
         uart.write(Self::DIVIDER, 16);
         uart.write(Self::CONTROL, 3);
@@ -78,38 +77,6 @@ impl Write for Uart {
 
     fn flush(&mut self) -> Result<(), Infallible> {
         Ok(())
-    }
-}
-
-/// Milliseconds since the timer was started.
-static TICKS: AtomicU32 = AtomicU32::new(0);
-
-#[exception]
-fn SysTick() {
-    // One core, and nobody else writes.
-    TICKS.store(TICKS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-}
-
-/// Lets SysTick fire every millisecond of a clock of so many Hz.
-fn start_ticks(timer: &mut SYST, hz: u32) {
-    timer.set_clock_source(SystClkSource::Core);
-    timer.set_reload(hz / 1000 - 1);
-    timer.clear_current();
-    timer.enable_interrupt();
-    timer.enable_counter();
-}
-
-/// Microseconds since then.
-pub fn micros() -> u64 {
-    loop {
-        let (ticks, left) = (TICKS.load(Ordering::Relaxed), SYST::get_current());
-        // Unless a tick came in between.
-        if TICKS.load(Ordering::Relaxed) == ticks {
-            let reload = SYST::get_reload();
-            // It stands at 0 when a tick has just come.
-            let gone = if left == 0 { 0 } else { reload - left.min(reload) };
-            return u64::from(ticks) * 1000 + u64::from(gone * 1000 / (reload + 1));
-        }
     }
 }
 
