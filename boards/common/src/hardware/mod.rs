@@ -8,7 +8,7 @@ mod line;
 mod nor;
 
 pub use flash::{Chip, Map, SECTOR};
-pub use nor::{Bus, SerialNor};
+pub use nor::{Bus, RESET, SerialNor, WRITE_ENABLE};
 
 use core::cell::RefCell;
 

@@ -1,12 +1,14 @@
-//! The commands that serial NOR flashes of more than 16 MiB share, with addresses of four bytes, a bit at a time.
+//! The commands that serial NOR flashes of more than 16 MiB share, with addresses of four bytes.
 
 use super::Chip;
 
-const WRITE_ENABLE: u8 = 0x06;
 const READ_STATUS: u8 = 0x05;
 const PROGRAM_PAGE: u8 = 0x12;
 const ERASE_SECTOR: u8 = 0x21;
-const RESET: [u8; 2] = [0x66, 0x99];
+/// Whatever the flash was doing, it begins anew.
+pub const RESET: [u8; 2] = [0x66, 0x99];
+/// Before anything that changes the flash.
+pub const WRITE_ENABLE: u8 = 0x06;
 
 /// In [`READ_STATUS`]: a program or an erase is under way.
 const BUSY: u8 = 1;
@@ -32,10 +34,9 @@ pub trait Bus {
 pub struct SerialNor<B>(B);
 
 impl<B: Bus> SerialNor<B> {
-    /// From a bus that is not mapped. Whatever the flash was doing, it begins anew.
+    /// From a bus that is not mapped, whose flash was reset and takes commands.
     pub fn new(bus: B) -> Self {
         let mut nor = Self(bus);
-        RESET.into_iter().for_each(|instruction| nor.0.send(instruction, None, &[]));
         nor.wait();
         nor.0.map();
         nor

@@ -1,0 +1,86 @@
+//! nRF5340 DK: a Cortex-M33 at 128 MHz, 512 KiB of RAM, and 8 MiB of serial flash, four bits wide.
+//!
+//! The serial line is the debugger's first, 115,200 bits a second. The firmware is in the chip's own flash; the
+//! serial flash, which is read where it lies:
+//!
+//! | from | bytes | |
+//! |---|---|---|
+//! | 0 | 3.5 MiB | slot 0; `electret board update` puts a model there |
+//! | 3.5 MiB | 3.5 MiB | slot 1 |
+//! | 7 MiB | 1 MiB | what was learned |
+
+#![no_std]
+#![no_main]
+
+mod flash;
+mod line;
+
+use electret::Arena;
+use electret_board::hardware::{Hardware, Map, PATIENCE, run};
+use embassy_nrf::peripherals::{QSPI, SERIAL0, WDT0};
+use embassy_nrf::wdt::{Watchdog, WatchdogHandle};
+use embassy_nrf::{bind_interrupts, buffered_uarte, qspi, wdt};
+use static_cell::ConstStaticCell;
+
+const KIB: u32 = 1 << 10;
+const MAP: Map = Map {
+    mapped: 0x1000_0000,
+    bytes: flash::BYTES as usize,
+    slots: [0, 3584 * KIB],
+    slot_bytes: 3584 * KIB,
+    store: 7168 * KIB..8192 * KIB,
+};
+
+bind_interrupts!(struct Interrupts {
+    SERIAL0 => buffered_uarte::InterruptHandler<SERIAL0>;
+    QSPI => qspi::InterruptHandler<QSPI>;
+});
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    static ANSWERING: ConstStaticCell<Arena<{ 128 << 10 }>> = ConstStaticCell::new(Arena::new());
+    static LEARNING: ConstStaticCell<Arena<{ 256 << 10 }>> = ConstStaticCell::new(Arena::new());
+    static ADAPTER: ConstStaticCell<Arena<{ 48 << 10 }>> = ConstStaticCell::new(Arena::new());
+    static RECEIVED: ConstStaticCell<[u8; 2048]> = ConstStaticCell::new([0; 2048]);
+    static SENT: ConstStaticCell<[u8; 256]> = ConstStaticCell::new([0; 256]);
+
+    let chip = embassy_nrf::init(Default::default());
+    let mut watchdog = wdt::Config::default();
+    watchdog.timeout_ticks = PATIENCE * 32_768;
+    // A watchdog of an earlier start that is set otherwise goes on; it is fed all the same.
+    let _: Result<(_, [_; 1]), _> = Watchdog::try_new(chip.WDT0, watchdog);
+    let serial = buffered_uarte::BufferedUarte::new(
+        chip.SERIAL0,
+        chip.TIMER0,
+        chip.PPI_CH0,
+        chip.PPI_CH1,
+        chip.PPI_GROUP0,
+        chip.P0_22,
+        chip.P0_20,
+        Interrupts,
+        Default::default(),
+        RECEIVED.take(),
+        SENT.take(),
+    );
+    let pins = (chip.P0_17, chip.P0_18, chip.P0_13, chip.P0_14, chip.P0_15, chip.P0_16);
+    let (clock, select, io0, io1, io2, io3) = pins;
+    flash::start_clocks();
+    let controller =
+        qspi::Qspi::new(chip.QSPI, Interrupts, clock, select, io0, io1, io2, io3, flash::config());
+    run(Hardware {
+        name: env!("CARGO_PKG_NAME"),
+        hz: 128_000_000,
+        serial: line::Line(serial),
+        chip: flash::Flash::new(controller),
+        map: MAP,
+        answering: ANSWERING.take().as_mut_slice(),
+        learning: LEARNING.take().as_mut_slice(),
+        adapter: ADAPTER.take().as_mut_slice(),
+        feed,
+    })
+}
+
+fn feed() {
+    // SAFETY: the first of one handle of a watchdog that was started.
+    unsafe { WatchdogHandle::steal::<WDT0>(0) }.pet();
+}
