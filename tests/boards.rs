@@ -447,6 +447,15 @@ fn a_board_is_flashed_with_model_and_firmware() {
     std::fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
     let error = flash(None).unwrap_err();
     assert!(error.to_string().contains("debug port"), "{error}");
+    let error = electret::board::flash(
+        &program,
+        Board::find("nrf5340-dk").unwrap().chip().unwrap(),
+        Path::new("firmware.elf"),
+        Some(&folder.join("m.electret")),
+    );
+    assert!(error.unwrap_err().to_string().contains("over its line"));
+    let error = Board::find("stm32n6570-dk").unwrap().chip().unwrap_err().to_string();
+    assert!(error.contains("src/main.rs"), "{error}");
     let error = Board::find(LEARNER).unwrap().chip().unwrap_err().to_string();
     assert_eq!(error, "qemu-mps3-an547 is emulated: electret board run qemu-mps3-an547");
     let error = Board::find(LINUX).unwrap().chip().unwrap_err().to_string();

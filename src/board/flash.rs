@@ -12,7 +12,7 @@ use super::{Chip, check_room};
 /// program.
 ///
 /// # Errors
-/// If the model has no room in a slot, if `probe-rs` is not there, or if it fails.
+/// If the model has no room in a slot or the chip no slot that can be written so, if `probe-rs` is not there, or if it fails.
 pub fn flash(probe_rs: &Path, chip: &Chip, firmware: &Path, model: Option<&Path>) -> Result<()> {
     let run = |arguments: &[&str], file: Option<&Path>| {
         let status = Command::new(probe_rs).args(arguments).args(["--chip", chip.name]).args(file).status();
@@ -29,8 +29,10 @@ pub fn flash(probe_rs: &Path, chip: &Chip, firmware: &Path, model: Option<&Path>
     };
     if let Some(model) = model {
         let bytes = std::fs::metadata(model).with_context(|| model.display().to_string())?.len();
-        check_room(bytes, chip.slot_bytes)?;
-        let place = format!("{:#x}", chip.model);
+        let slot =
+            chip.slot.context("the board takes models over its line: electret board update PORT MODEL")?;
+        check_room(bytes, slot.bytes)?;
+        let place = format!("{:#x}", slot.address);
         let raw = ["--binary-format", "bin", "--base-address", &place];
         run(&[&["download", "--chip-erase"], &raw[..]].concat(), Some(model))?;
     }

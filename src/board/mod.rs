@@ -46,10 +46,19 @@ pub enum Place {
 pub struct Chip {
     /// What `probe-rs` calls it.
     pub name: &'static str,
-    /// Where the first slot is.
-    pub model: u32,
-    /// Bytes of a slot.
-    pub slot_bytes: u64,
+    /// Whether its firmware stays there; otherwise it is loaded into RAM.
+    pub keeps_firmware: bool,
+    /// The first slot for models, if `probe-rs` can write it; otherwise models go over the line.
+    pub slot: Option<Slot>,
+}
+
+/// A place for a model in a chip's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// Where it begins.
+    pub address: u32,
+    /// How much has room.
+    pub bytes: u64,
 }
 
 /// How QEMU runs a board.
@@ -126,7 +135,29 @@ pub const BOARDS: &[Board] = &[
         name: "raspberry-pi-pico2",
         processor: "RP2350, Cortex-M33",
         target: "thumbv8m.main-none-eabihf",
-        place: Place::Hardware(Chip { name: "RP235x", model: 0x1010_0000, slot_bytes: 7 << 20 }),
+        place: Place::Hardware(Chip {
+            name: "RP235x",
+            keeps_firmware: true,
+            slot: Some(Slot { address: 0x1010_0000, bytes: 7 << 20 }),
+        }),
+    },
+    Board {
+        name: "nrf5340-dk",
+        processor: "nRF5340, Cortex-M33",
+        target: "thumbv8m.main-none-eabihf",
+        place: Place::Hardware(Chip { name: "nRF5340_xxAA", keeps_firmware: true, slot: None }),
+    },
+    Board {
+        name: "stm32h747i-disco",
+        processor: "STM32H747, Cortex-M7",
+        target: "thumbv7em-none-eabihf",
+        place: Place::Hardware(Chip { name: "STM32H747XIHx", keeps_firmware: true, slot: None }),
+    },
+    Board {
+        name: "stm32n6570-dk",
+        processor: "STM32N657, Cortex-M55, Helium",
+        target: "thumbv8m.main-none-eabihf",
+        place: Place::Hardware(Chip { name: "STM32N657", keeps_firmware: false, slot: None }),
     },
 ];
 
@@ -158,7 +189,7 @@ impl Board {
     /// How it is flashed.
     ///
     /// # Errors
-    /// If it is emulated.
+    /// If it is emulated, or has no flash that firmware stays in.
     pub fn chip(&self) -> Result<&Chip> {
         match &self.place {
             Place::Emulator(machine) if machine.is_linux() => bail!(
@@ -166,6 +197,10 @@ impl Board {
                 self.name
             ),
             Place::Emulator(_) => bail!("{} is emulated: electret board run {0}", self.name),
+            Place::Hardware(Chip { keeps_firmware: false, .. }) => bail!(
+                "{} has no flash within its chip: boards/{0}/src/main.rs says how its firmware is started, and kept",
+                self.name
+            ),
             Place::Hardware(chip) => Ok(chip),
         }
     }

@@ -1,6 +1,6 @@
 //! nRF5340 DK: a Cortex-M33 at 128 MHz, 512 KiB of RAM, and 8 MiB of serial flash, four bits wide.
 //!
-//! The serial line is the debugger's first, 115,200 bits a second. The firmware is in the chip's own flash; the
+//! The serial line is the debugger's first, 921,600 bits a second. The firmware is in the chip's own flash; the
 //! serial flash, which is read where it lies:
 //!
 //! | from | bytes | |
@@ -19,8 +19,10 @@ use electret::Arena;
 use electret_board::hardware::{Hardware, Map, PATIENCE, run};
 use embassy_nrf::peripherals::{QSPI, SERIAL0, WDT0};
 use embassy_nrf::wdt::{Watchdog, WatchdogHandle};
-use embassy_nrf::{bind_interrupts, buffered_uarte, qspi, wdt};
+use embassy_nrf::{bind_interrupts, buffered_uarte, qspi, uarte, wdt};
 use static_cell::ConstStaticCell;
+
+use line::Line;
 
 const KIB: u32 = 1 << 10;
 const MAP: Map = Map {
@@ -49,6 +51,8 @@ fn main() -> ! {
     watchdog.timeout_ticks = PATIENCE * 32_768;
     // A watchdog of an earlier start that is set otherwise goes on; it is fed all the same.
     let _: Result<(_, [_; 1]), _> = Watchdog::try_new(chip.WDT0, watchdog);
+    let mut line = uarte::Config::default();
+    line.baudrate = uarte::Baudrate::Baud921600;
     let serial = buffered_uarte::BufferedUarte::new(
         chip.SERIAL0,
         chip.TIMER0,
@@ -58,7 +62,7 @@ fn main() -> ! {
         chip.P0_22,
         chip.P0_20,
         Interrupts,
-        Default::default(),
+        line,
         RECEIVED.take(),
         SENT.take(),
     );
@@ -70,7 +74,7 @@ fn main() -> ! {
     run(Hardware {
         name: env!("CARGO_PKG_NAME"),
         hz: 128_000_000,
-        serial: line::Line(serial),
+        serial: Line(serial),
         chip: flash::Flash::new(controller),
         map: MAP,
         answering: ANSWERING.take().as_mut_slice(),

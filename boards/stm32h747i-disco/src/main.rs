@@ -1,6 +1,6 @@
 //! STM32H747I-DISCO: a Cortex-M7 at 400 MHz, 512 KiB of AXI SRAM, and 64 MiB of serial flash, four bits wide.
 //!
-//! The serial line is the debugger's, 115,200 bits a second. The firmware is in the chip's own flash; the serial
+//! The serial line is the debugger's, 921,600 bits a second. The firmware is in the chip's own flash; the serial
 //! flash, which is read where it lies:
 //!
 //! | from | bytes | |
@@ -23,10 +23,10 @@ use embassy_stm32::pac::IWDG1;
 use embassy_stm32::pac::iwdg::vals::Key;
 use embassy_stm32::peripherals::USART1;
 use embassy_stm32::rcc::{
-    AHBPrescaler, APBPrescaler, HSIPrescaler, Pll, PllDiv, PllMul, PllPreDiv, PllSource, SupplyConfig, Sysclk,
-    VoltageScale,
+    AHBPrescaler, APBPrescaler, HSIPrescaler, Pll, PllDiv, PllMul, PllPreDiv, PllSource, SupplyConfig,
+    Sysclk, VoltageScale,
 };
-use embassy_stm32::usart::{BufferedInterruptHandler, BufferedUart};
+use embassy_stm32::usart::{self, BufferedInterruptHandler, BufferedUart};
 use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::{SharedData, bind_interrupts};
 use static_cell::ConstStaticCell;
@@ -76,15 +76,9 @@ fn main() -> ! {
         quadspi::config(),
     );
     let (sent, received) = (SENT.take(), RECEIVED.take());
-    let serial = BufferedUart::new(
-        chip.USART1,
-        chip.PA10,
-        chip.PA9,
-        sent,
-        received,
-        Interrupts,
-        Default::default(),
-    );
+    let mut line = usart::Config::default();
+    line.baudrate = 921_600;
+    let serial = BufferedUart::new(chip.USART1, chip.PA10, chip.PA9, sent, received, Interrupts, line);
     let Ok(serial) = serial else { cortex_m::peripheral::SCB::sys_reset() };
     run(Hardware {
         name: env!("CARGO_PKG_NAME"),

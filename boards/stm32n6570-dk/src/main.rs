@@ -1,18 +1,17 @@
 //! STM32N6570-DK: a Cortex-M55 with Helium at 600 MHz, 4 MiB of SRAM, and 128 MiB of serial flash, eight bits wide.
 //!
-//! The serial line is the debugger's, 115,200 bits a second. The serial flash, which is read where it lies:
+//! The serial line is the debugger's, 921,600 bits a second. The serial flash, which is read where it lies:
 //!
 //! | from | bytes | |
 //! |---|---|---|
 //! | 0 | 1 MiB | this firmware, signed by ST's tool for the boot ROM |
-//! | 1 MiB | 24 MiB | slot 0; `electret board flash` puts a model there |
+//! | 1 MiB | 24 MiB | slot 0; `electret board update` puts a model there |
 //! | 25 MiB | 24 MiB | slot 1 |
 //! | 49 MiB | 1 MiB | what was learned |
 //!
-//! With the switch BOOT1 at 1 the chip waits for a debugger, and `electret board flash` loads the firmware into RAM, until the
-//! power goes. To keep it: `llvm-objcopy -O binary` of the ELF, then
-//! `STM32_SigningTool_CLI -bin IN -nk -of 0x80000000 -t fsbl -hv 2.3 -align -o OUT`, and OUT to 0x7000_0000 by
-//! `probe-rs download --binary-format bin --base-address 0x70000000 --chip STM32N657 OUT`.
+//! With the switch BOOT1 at 1 the chip waits for a debugger: `cargo run --release` here loads the firmware into RAM and starts it. To
+//! keep it, `llvm-objcopy -O binary` of the ELF, `STM32_SigningTool_CLI -bin IN -nk -of 0x80000000 -t fsbl -hv 2.3 -align -o OUT`,
+//! `probe-rs download --chip STM32N657 --binary-format bin --base-address 0x70000000 OUT`, and both switches at 0.
 
 #![no_std]
 #![no_main]
@@ -22,13 +21,13 @@ mod octospi;
 use electret::Arena;
 use electret_board::hardware::{Hardware, Map, PATIENCE, SerialNor, run};
 use embassy_stm32::bind_interrupts;
-use embassy_stm32::pac::iwdg::vals::Key;
 use embassy_stm32::pac::IWDG;
+use embassy_stm32::pac::iwdg::vals::Key;
 use embassy_stm32::peripherals::USART1;
 use embassy_stm32::rcc::{
     CpuClk, IcConfig, Icint, Icsel, Pll, Plldivm, Pllpdiv, Pllsel, SupplyConfig, SysClk, XspiClkSrc,
 };
-use embassy_stm32::usart::{BufferedInterruptHandler, BufferedUart};
+use embassy_stm32::usart::{self, BufferedInterruptHandler, BufferedUart};
 use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::xspi::Xspi;
 use static_cell::ConstStaticCell;
@@ -88,15 +87,9 @@ fn main() -> ! {
         octospi::config(),
     );
     let (sent, received) = (SENT.take(), RECEIVED.take());
-    let serial = BufferedUart::new(
-        chip.USART1,
-        chip.PE6,
-        chip.PE5,
-        sent,
-        received,
-        Interrupts,
-        Default::default(),
-    );
+    let mut line = usart::Config::default();
+    line.baudrate = 921_600;
+    let serial = BufferedUart::new(chip.USART1, chip.PE6, chip.PE5, sent, received, Interrupts, line);
     let Ok(serial) = serial else { cortex_m::peripheral::SCB::sys_reset() };
     run(Hardware {
         name: env!("CARGO_PKG_NAME"),
@@ -114,7 +107,8 @@ fn main() -> ! {
 /// 600 MHz from the oscillator within, which the boot ROM uses too, 400 MHz for the SRAM, and 64 MHz for the flash,
 /// whose pins have 1.8 V. The board feeds the core by a converter outside the chip; another choice here would wait for ever.
 fn clocks() -> embassy_stm32::Config {
-    let divided = |divider: u8| Some(IcConfig { source: Icsel::PLL1, divider: Icint::from_bits(divider - 1) });
+    let divided =
+        |divider: u8| Some(IcConfig { source: Icsel::PLL1, divider: Icint::from_bits(divider - 1) });
     let mut config = embassy_stm32::Config::default();
     config.rcc.supply_config = SupplyConfig::External;
     config.rcc.vddio3_1v8 = true;

@@ -10,8 +10,8 @@ use embassy_stm32::mode::Blocking;
 use embassy_stm32::pac::{RCC, XSPI1, XSPIM};
 use embassy_stm32::peripherals::XSPI2;
 use embassy_stm32::xspi::{
-    AddressSize, ChipSelectHighTime, Config, DummyCycles, FIFOThresholdLevel, MemorySize, MemoryType, TransferConfig,
-    Xspi, XspiWidth,
+    AddressSize, ChipSelectHighTime, Config, DummyCycles, FIFOThresholdLevel, MemorySize, MemoryType,
+    TransferConfig, Xspi, XspiWidth,
 };
 
 /// Where the flash is read.

@@ -131,7 +131,7 @@ struct Flash {
 pub struct Line {
     /// A serial port, such as /dev/ttyACM0 or COM3, or the name of an emulated board.
     place: String,
-    /// Bits a second of a serial port.
+    /// Bits a second of a serial port; a board's `src/main.rs` says how many it speaks.
     #[arg(long, default_value_t = BAUD)]
     baud: u32,
     /// Seconds of silence after which a board is asked again.
@@ -266,7 +266,7 @@ impl List {
                 let Known { name, processor, target, .. } = board;
                 say!("{}", json!({"name": name, "processor": processor, "target": target, "runs": place}));
             } else {
-                say!("{:20} {:20} {:28} {place}", board.name, board.processor, board.target);
+                say!("{:20} {:30} {:28} {place}", board.name, board.processor, board.target);
             }
         }
         Ok(())
@@ -476,8 +476,14 @@ impl Flash {
         let board = known(&self.board)?;
         let chip = board.chip()?;
         let firmware = self.source.build(board)?;
-        if self.firmware_only {
-            return flash(&self.probe_rs, chip, &firmware.path, None);
+        if self.firmware_only || (chip.slot.is_none() && self.model.model.is_none()) {
+            flash(&self.probe_rs, chip, &firmware.path, None)?;
+            if chip.slot.is_none() {
+                eprintln!(
+                    "a model goes over the line: electret board update PORT models/electret-tiny.electret"
+                );
+            }
+            return Ok(());
         }
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;

@@ -169,7 +169,9 @@ pub fn run<S: embedded_io::Read + embedded_io::Write>(machine: Machine<S>) -> ! 
     let Machine { name, serial, slots, answering, learning, adapter, clock } = machine;
     let flash = FileFlash::open().unwrap_or_else(|error| fail(format_args!("{name}: flash.bin: {error:?}")));
     let range = 0..flash.capacity() as u32;
-    let Ok(store) = FlashStore::open(flash, range) else { fail(format_args!("{name}: flash.bin is no store")) };
+    let Ok(store) = FlashStore::open(flash, range) else {
+        fail(format_args!("{name}: flash.bin is no store"))
+    };
     // QEMU's machines have no watchdog to feed.
     let pulse = || ();
     let mut board = Board {
