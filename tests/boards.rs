@@ -139,7 +139,7 @@ fn tiny_fits_a_small_board() {
 }
 
 /// Inference firmware whose panic handler does not exist: it links, and gives the bits of the model's self-test. With a
-/// panic in it, it does not link.
+/// panic in it, it does not link. One that digs deeper than its stack is ended there, and nothing lies below to be harmed.
 #[test]
 fn inference_cannot_panic() {
     let board = Board::find("qemu-mps2-an500").unwrap();
@@ -148,12 +148,18 @@ fn inference_cannot_panic() {
     let inference = |more: &[&str]| compile(board, Path::new("boards"), "inference", None, more);
     let path = inference(&[]).unwrap();
     std::fs::write(folder.join("model"), MODEL).unwrap();
-    let mut qemu = Process::new("qemu-system-arm");
-    qemu.args(["-M", "mps2-an500", "-display", "none", "-monitor", "none", "-serial", "none"]);
-    qemu.args(["-semihosting-config", "enable=on,target=native"]);
-    qemu.args(["-device", "loader,file=model,addr=0x60000000,force-raw=on", "-kernel"]);
-    assert!(qemu.arg(path.canonicalize().unwrap()).current_dir(&folder).status().unwrap().success());
+    let run = |path: &Path| {
+        let mut qemu = Process::new("qemu-system-arm");
+        qemu.args(["-M", "mps2-an500", "-display", "none", "-monitor", "none", "-serial", "none"]);
+        qemu.args(["-semihosting-config", "enable=on,target=native"]);
+        qemu.args(["-device", "loader,file=model,addr=0x60000000,force-raw=on", "-kernel"]);
+        qemu.arg(path.canonicalize().unwrap()).current_dir(&folder).output().unwrap()
+    };
+    assert!(run(&path).status.success());
     assert!(inference(&["--features", "panic"]).is_err());
+    let ended = run(&inference(&["--features", "overflow"]).unwrap());
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && said.contains("Lockup"), "{said}");
 }
 
 /// Messages with their labels: (text, 0 or 1), and the labels' names.
@@ -258,6 +264,12 @@ fn learns_and_loses_power(name: &str) {
     client.ask(Command::Commit { adapter: 0 }).unwrap();
     let duration = begin.elapsed();
     println!("{name}: a commit takes {duration:?}");
+    let plan = client.ask(Command::Plan).unwrap();
+    if let Ok(room) = plan.figure("stack, at hand") {
+        let deepest = plan.figure("stack, deepest").unwrap();
+        println!("{name}: learning and keeping it took {deepest} of {room} bytes of stack");
+        assert!(deepest < room / 4 * 3, "a quarter of the stack is to be left");
+    }
     let mut old = scores(&mut client, probe);
 
     // The evaluation harness sees the board as this test does.

@@ -100,6 +100,50 @@ fn every_task_is_learned_and_exported() {
     }
 }
 
+/// Windows of 32 tokens over contexts of about 100, in training, in the harness and in a session.
+#[test]
+fn long_contexts_are_read_in_windows() {
+    const TOKENS: usize = 32;
+    let start = tiny();
+    let filler = "It rained that day and nothing happened. ";
+    let question = |index: usize| {
+        let (thing, place) = (THINGS[index % 6], PLACES[index / 6]);
+        let (before, after) = (filler.repeat(index % 9), filler.repeat(8 - index % 9));
+        let context = format!("{before}The {thing} is in the {place}. {after}");
+        let answer = serde_json::json!({"text": place, "answer_start": context.find(place).unwrap()});
+        let asked = serde_json::json!({"question": format!("Where is the {thing}?"), "answers": [answer]});
+        serde_json::json!({"context": context, "qas": [asked]})
+    };
+    let questions = (0..36).map(question).collect::<Vec<_>>();
+    let file = written("long.json", &serde_json::json!({"data": [{"paragraphs": questions}]}).to_string());
+    let data = Labelled::read(&file, LabelNames::OfFile).unwrap();
+    let usual = Recipe::of(&start.config);
+    let adam = Adam { learning_rate: 5e-4, ..usual.adam };
+    let recipe = Recipe { epochs: 8, batch_size: 8, dropout: 0.0, sequence: TOKENS, adam, ..usual };
+    let learned =
+        finetune::<Autodiff<Flex>>(&start, &data, Some(&data), &recipe, 1, &Default::default()).unwrap();
+    assert_eq!(learned.left_out, 0);
+    let f1 = learned.dev.last().unwrap()[0].value;
+    assert!(f1 >= 0.9, "{f1}");
+
+    let file = AlignedBytes::copy_of(&quantize(&learned.checkpoint, "test", "none").unwrap());
+    let model = Model::open(file.as_slice()).unwrap();
+    let mut arena = AlignedBytes::zeroed(Plan::inference(model.config(), TOKENS).bytes());
+    let mut session = Session::new(model, arena.as_mut_slice(), TOKENS).unwrap();
+    let int8 = Answers::of(&mut session, &data).unwrap().metrics()[0].value;
+    assert!((int8 - f1).abs() < 0.05, "int8 {int8}, f32 {f1}");
+    // Behind eight sentences, which the first window does not reach.
+    let (asked, context) = (&data.examples[8].text, data.examples[8].pair.as_deref().unwrap());
+    let found = session.answer(asked, context).unwrap();
+    assert!(found.start > 8 * filler.len() && context.is_char_boundary(found.end), "{found:?}");
+    // No word, no end, no progress: each ends.
+    for odd in [&"a".repeat(100_000), &" ".repeat(50_000), &"\u{ad}".repeat(40_000), &"é".repeat(70_000)] {
+        let context = format!("the {odd}");
+        let found = session.answer(asked, &context).unwrap();
+        assert!(context.get(found.start..found.end).is_some());
+    }
+}
+
 /// Where the rate decays to nothing below the head, the head learns and nothing else moves.
 #[test]
 fn layer_decay() {

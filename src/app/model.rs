@@ -300,7 +300,7 @@ impl Model {
         })
     }
 
-    /// The part of a context that answers a question best. A context that does not fit loses its end.
+    /// The part of a context that answers a question best. A context that does not fit is read in windows ([`Session::answer`]).
     ///
     /// # Errors
     /// As [`Model::detect`].

@@ -7,6 +7,8 @@ use std::fmt::Write;
 use super::labelled::{Example, Labelled, Truth};
 use super::reader::Reader;
 use crate::random::Random;
+use crate::tasks::Windows;
+use crate::text::Input;
 use crate::tune::word_spans;
 use crate::{Error, HeadKind};
 
@@ -137,14 +139,18 @@ fn answer(
     outside: u16,
 ) -> Result<Answered, Error> {
     let labels = reader.label_count(head)?;
-    let read = reader.read(head, example.input())?;
     Ok(match &example.truth {
-        Truth::Class(truth) => Answered::Class { truth: *truth, found: largest(read.logits) },
+        Truth::Class(truth) => {
+            let read = reader.read(head, example.input())?;
+            Answered::Class { truth: *truth, found: largest(read.logits) }
+        }
         Truth::Value(truth) => {
+            let read = reader.read(head, example.input())?;
             let found = read.logits.first().copied().unwrap_or_default();
             Answered::Value { truth: f64::from(*truth), found: f64::from(found) }
         }
         Truth::Tags(truth) => {
+            let read = reader.read(head, example.input())?;
             let mut firsts = read.tokens.iter().zip(read.logits.chunks_exact(labels)).peekable();
             let tag = |word: std::ops::Range<usize>| {
                 while firsts
@@ -157,14 +163,25 @@ fn answer(
             };
             Answered::Tags { truth: truth.clone(), found: word_spans(&example.text).map(tag).collect() }
         }
-        Truth::Answers(truth) => {
-            let context = example.pair.as_deref().unwrap_or_default();
-            let found = read.best_answer().ok_or(Error::EmptyText)?;
-            let found = context.get(found.start..found.end).unwrap_or_default();
-            let f1 = truth.iter().map(|(_, answer)| word_f1(found, answer)).fold(0.0, f64::max);
-            Answered::Span { exact: truth.iter().any(|(_, answer)| plain(answer) == plain(found)), f1 }
-        }
+        Truth::Answers(truth) => found_answer(reader, example, truth)?,
     })
+}
+
+/// What a question is answered with, from a context of any length.
+fn found_answer(
+    reader: &mut impl Reader,
+    question: &Example,
+    truth: &[(usize, String)],
+) -> Result<Answered, Error> {
+    let context = question.pair.as_deref().unwrap_or_default();
+    let mut windows = Windows::new(context);
+    while let Some(part) = windows.part() {
+        windows.take(&reader.read(HeadKind::Answer, Input { pair: Some(part), ..question.input() })?);
+    }
+    let found = windows.best().ok_or(Error::EmptyText)?;
+    let found = context.get(found.start..found.end).unwrap_or_default();
+    let f1 = truth.iter().map(|(_, answer)| word_f1(found, answer)).fold(0.0, f64::max);
+    Ok(Answered::Span { exact: truth.iter().any(|(_, answer)| plain(answer) == plain(found)), f1 })
 }
 
 fn largest(logits: &[f32]) -> usize {

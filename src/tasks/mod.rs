@@ -13,6 +13,8 @@ pub(crate) mod head;
 mod tag;
 
 pub use answer::Answer;
+#[cfg(feature = "convert")]
+pub(crate) use answer::Windows;
 #[cfg(feature = "parallel")]
 pub use batch::{Batch, BatchError};
 pub use embed::Pooling;

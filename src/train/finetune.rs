@@ -17,9 +17,9 @@ use super::objective::cross_entropy;
 use super::optimizer::{Adam, scalar};
 use super::start::fresh_head;
 use super::weights::{Weights, ids, vector};
-use crate::evaluate::{Labelled, Metric, Reader, TextReader, score};
+use crate::evaluate::{Example, Labelled, Metric, Reader, TextReader, score};
 use crate::import::{Checkpoint, HeadTensors};
-use crate::tasks::TokenLogits;
+use crate::tasks::{TokenLogits, Windows};
 use crate::text::{Input, Token};
 use crate::tune::{IGNORED, Target, Task, epoch_order, label_tokens};
 use crate::{ElectraConfig, Error, HeadKind};
@@ -31,7 +31,7 @@ pub struct Recipe {
     pub epochs: usize,
     /// Examples a step.
     pub batch_size: usize,
-    /// Longest sequence in tokens; what is longer loses its end.
+    /// Longest sequence in tokens; what is longer loses its end, or is learned in windows if it is the context of a question.
     pub sequence: usize,
     /// Share of the steps in which the learning rate rises.
     pub warmup: f64,
@@ -87,7 +87,7 @@ pub struct Finetuned {
     pub losses: Vec<f64>,
     /// Scores on the dev file after each epoch.
     pub dev: Vec<Vec<Metric>>,
-    /// Examples that taught nothing: no token, or an answer that was cut off.
+    /// Examples that taught nothing: no token, or an answer longer than any window.
     pub left_out: usize,
     /// The network with its new head.
     pub checkpoint: Checkpoint,
@@ -106,14 +106,14 @@ pub fn finetune<B: Differentiable>(
     device: &B::Device,
 ) -> Result<Finetuned> {
     recipe.check(&start.config)?;
-    let lessons = lessons(start, train, recipe.sequence)?;
+    let (lessons, left_out) = lessons(start, train, recipe.sequence)?;
     let steps = recipe.epochs * lessons.len().div_ceil(recipe.batch_size);
     let adam = Adam { warmup_steps: (steps as f64 * recipe.warmup) as usize, ..recipe.adam };
     let mut found = Finetuned {
         seed,
         losses: Vec::new(),
         dev: Vec::new(),
-        left_out: train.examples.len() - lessons.len(),
+        left_out,
         checkpoint: with_fresh_head(start, train, seed),
     };
     let begun = State::fresh(Weights::from_tensors(&found.checkpoint.tensors, device)?);
@@ -196,24 +196,52 @@ struct Lesson {
     value: f32,
 }
 
-/// What the examples of a file teach; those without a token, or whose answer is cut off, are left out.
-fn lessons(start: &Checkpoint, data: &Labelled, sequence: usize) -> Result<Vec<Lesson>> {
+/// What the examples of a file teach, and how many of them teach nothing: without a token, or with an answer that
+/// stands in no window of its context whole.
+fn lessons(start: &Checkpoint, data: &Labelled, sequence: usize) -> Result<(Vec<Lesson>, usize)> {
     let names: Vec<&str> = data.labels.iter().map(String::as_str).collect();
     let task = Task::of(data.kind, &names);
     let mut text = TextReader::new(start, sequence);
-    let mut lessons = Vec::new();
+    let (mut lessons, mut left_out) = (Vec::new(), 0);
     for (index, example) in data.examples.iter().enumerate() {
-        match Lesson::read(&mut text, &task, example.input(), example.target()) {
-            Ok(lesson) => lessons.push(lesson),
-            Err(Error::EmptyText | Error::SpanOutsideContext) => {}
+        let taught = lessons.len();
+        match Lesson::all(&mut text, &task, example, &mut lessons) {
+            Ok(()) | Err(Error::EmptyText) => {}
             Err(error) => return Err(error).with_context(|| format!("example {}", index + 1)),
         }
+        left_out += usize::from(lessons.len() == taught);
     }
-    ensure!(!lessons.is_empty(), "no example teaches anything: each is empty, or its answer is cut off");
-    Ok(lessons)
+    ensure!(!lessons.is_empty(), "no example teaches anything: each is empty, or its answer in no context");
+    Ok((lessons, left_out))
 }
 
 impl Lesson {
+    /// Those of an example: one, or one for each window of a context that holds the answer.
+    fn all(
+        text: &mut TextReader,
+        task: &Task<'_>,
+        example: &Example,
+        lessons: &mut Vec<Self>,
+    ) -> Result<(), Error> {
+        let (Target::Span(first, last), Some(context)) = (example.target(), &example.pair) else {
+            lessons.push(Self::read(text, task, example.input(), example.target())?);
+            return Ok(());
+        };
+        let mut windows = Windows::new(context);
+        while let Some(part) = windows.part() {
+            let input = Input { pair: Some(part), ..example.input() };
+            if let Some(before) = first.checked_sub(windows.start()) {
+                match Self::read(text, task, input, Target::Span(before, before + last - first)) {
+                    Ok(lesson) => lessons.push(lesson),
+                    Err(Error::SpanOutsideContext) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            windows.advance(text.tokens(input)?);
+        }
+        Ok(())
+    }
+
     fn read(
         text: &mut TextReader,
         task: &Task<'_>,

@@ -23,7 +23,7 @@ mod ticks;
 mod update;
 
 #[cfg(feature = "stack")]
-pub use stack::stack_depth;
+pub use stack::painted_stack;
 pub use update::{Key, NoSlots, Slots};
 
 use electret::kernels;
@@ -59,8 +59,17 @@ pub struct Board<'b, S, P, M> {
     pub clock: fn() -> u64,
     /// Feeds the watchdog; called between the blocks of rows of a sentence.
     pub pulse: fn(),
-    /// Bytes of stack in use when it was deepest.
-    pub stack: fn() -> u32,
+    /// How much of the stack was used so far.
+    pub stack: fn() -> Stack,
+}
+
+/// What a stack has, and what was needed of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stack {
+    /// Bytes in use when it was deepest.
+    pub deepest: u32,
+    /// Bytes at hand, if that is known.
+    pub room: Option<u32>,
 }
 
 /// Public key of those whose updates are taken, if the build's environment names one in `ELECTRET_PUBLIC_KEY`; that
@@ -186,16 +195,18 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                     Ok(())
                 }
                 Command::Plan => {
+                    let stack = (self.stack)();
                     for (name, bytes) in [
                         ("model", running.map_or(0, |running| running.model.bytes())),
                         ("answering, planned", running.map_or(0, |running| running.plan.bytes())),
                         ("answering, at hand", self.answering.len()),
                         ("learning, planned", pupil.bytes()),
                         ("adapter, at hand", self.adapter.len()),
-                        ("stack, deepest", (self.stack)() as usize),
+                        ("stack, deepest", stack.deepest as usize),
                     ] {
                         reply.figure(name, bytes as u64);
                     }
+                    stack.room.into_iter().for_each(|bytes| reply.figure("stack, at hand", bytes.into()));
                     Ok(())
                 }
                 Command::Teach { labels, strategy, learning_rate } => {

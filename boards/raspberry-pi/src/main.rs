@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 use electret::Error;
 use electret::tune::store::{FolderStore, failed};
 use electret::weights::AlignedBytes;
-use electret_board::{Board, KEY, Outcome, Slots};
+use electret_board::{Board, KEY, Outcome, Slots, Stack};
 use embedded_io::{ErrorType, Read, Write};
 use memmap2::Mmap;
 
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
         key: KEY,
         clock: microseconds,
         pulse: || (),
-        stack: stack_bytes,
+        stack,
     };
     // Another model was installed: on it goes.
     while board.serve()? == Outcome::Installed {}
@@ -150,9 +150,9 @@ fn microseconds() -> u64 {
 }
 
 /// What Linux has given the stack so far, of which it takes nothing back.
-fn stack_bytes() -> u32 {
+fn stack() -> Stack {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmStk:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok());
-    kib.unwrap_or(0) * 1024
+    Stack { deepest: kib.unwrap_or(0) * 1024, room: None }
 }

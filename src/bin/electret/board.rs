@@ -361,10 +361,11 @@ impl Run {
         if !self.output.json {
             say!("{} texts, each with the bits of this computer; self-test passed", texts.len());
             say!(
-                "arena {} of {} bytes, stack at the deepest {} bytes",
+                "arena {} of {} bytes, stack at the deepest {} bytes{}",
                 plan.figure("answering, planned")?,
                 plan.figure("answering, at hand")?,
-                plan.figure("stack, deepest")?
+                plan.figure("stack, deepest")?,
+                plan.figure("stack, at hand").map_or(String::new(), |bytes| format!(" of {bytes}"))
             );
         }
         if self.count {

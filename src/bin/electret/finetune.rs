@@ -119,7 +119,7 @@ impl Finetune {
             say!("seed {}  loss {:.4}{said}", run.seed, run.losses.last().unwrap_or(&f64::NAN));
             if run.left_out > 0 {
                 log::warn!(
-                    "{} examples taught nothing: no token, or an answer that was cut off",
+                    "{} examples taught nothing: no token, or an answer longer than any window",
                     run.left_out
                 );
             }

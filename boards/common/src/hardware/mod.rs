@@ -15,7 +15,7 @@ use core::cell::RefCell;
 use electret::tune::store::FlashStore;
 use embedded_io::{Read, ReadReady, Write};
 
-use crate::{Board, KEY, stack_depth, ticks};
+use crate::{Board, KEY, painted_stack, ticks};
 use flash::MappedFlash;
 use line::Patient;
 
@@ -64,7 +64,7 @@ pub fn run<S: Read + ReadReady + Write, C: Chip>(hardware: Hardware<S, C>) -> ! 
         key: KEY,
         clock: ticks::micros,
         pulse: feed,
-        stack: stack_depth,
+        stack: painted_stack,
     };
     loop {
         // Another model was installed, or noise on the line made the UART complain: on it goes.

@@ -19,7 +19,7 @@ use embedded_storage::nor_flash::{
 use semihosting::fs::{File, OpenOptions};
 use semihosting::io::{Read, Seek, SeekFrom, Write};
 
-use crate::{Board, KEY, Outcome, Slots, stack_depth};
+use crate::{Board, KEY, Outcome, Slots, painted_stack};
 
 /// The file of a folder that QEMU runs in, to be read and written.
 fn open(name: &CStr) -> Result<File, Fault> {
@@ -185,7 +185,7 @@ pub fn run<S: embedded_io::Read + embedded_io::Write>(machine: Machine<S>) -> ! 
         key: KEY,
         clock,
         pulse,
-        stack: stack_depth,
+        stack: painted_stack,
     };
     while let Ok(Outcome::Installed) = board.serve() {}
     fail(format_args!("{name}: the line is closed"))

@@ -13,7 +13,7 @@ use electret::link::{self, Command, Request};
 use electret::tune::store::FlashStore;
 use electret::weights::AlignedBytes;
 use electret::{Error, Plan, Strategy, TINY, TuningPlan};
-use electret_board::{Board, Key, Slots};
+use electret_board::{Board, Key, Slots, Stack};
 use embedded_io::{ErrorType, Read, Write};
 use example::Flash;
 
@@ -116,6 +116,6 @@ pub fn board(serial: Wire, slots: MemorySlots, key: Option<Key>) -> Simulated {
         key,
         clock: || 0,
         pulse: || (),
-        stack: || 0,
+        stack: || Stack { deepest: 0, room: None },
     }
 }

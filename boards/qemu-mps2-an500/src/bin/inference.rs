@@ -30,10 +30,21 @@ fn infer(file: &'static [u8], arena: &mut [u8]) -> Result<bool, Error> {
     }
     suspects += session.classify(text.into()).map_or(0, <[f32]>::len);
     suspects += session.embed(text.into(), electret::tasks::Pooling::Mean).map_or(0, <[f32]>::len);
+    #[cfg(feature = "overflow")]
+    dig(suspects);
     #[cfg(feature = "panic")]
     assert!(core::hint::black_box(suspects) < 1000);
     core::hint::black_box(suspects);
     Ok(session.self_test()?.1)
+}
+
+/// Without end.
+#[cfg(feature = "overflow")]
+#[expect(unconditional_recursion, reason = "the memory below the stack is what ends it")]
+fn dig(depth: usize) {
+    let taken = core::hint::black_box([depth; 64]);
+    dig(depth + 1);
+    core::hint::black_box(taken);
 }
 
 unsafe extern "C" {
