@@ -19,7 +19,7 @@ use electret::board::{
 };
 use electret::evaluate::{LabelNames, Labelled, score};
 use electret::import::Checkpoint;
-use electret::link::{Answer, Command, Install, checksum};
+use electret::link::{Answer, Command, Install, Lesson, Truth, checksum};
 use electret::quantize::{Recipe, quantize, quantize_by};
 use electret::tune::Target;
 use electret::weights::AlignedBytes;
@@ -204,14 +204,14 @@ fn right(client: &mut Client, examples: &[(String, u16)]) -> usize {
 }
 
 fn teach(client: &mut Client, labels: &str) {
-    let lesson = Command::Teach { labels, strategy: "head+lora:4:2", learning_rate: 2e-3 };
-    client.ask(lesson).unwrap();
+    let lesson = Lesson::Classify;
+    client.ask(Command::Teach { lesson, labels, strategy: "head+lora:4:2", learning_rate: 2e-3 }).unwrap();
 }
 
 fn learn(client: &mut Client, examples: &[(String, u16)]) {
     for batch in examples.chunks(4) {
         for (text, label) in batch {
-            client.ask(Command::Learn { text, label: *label }).unwrap();
+            client.ask(Command::Learn { text, truth: Truth::Class(*label) }).unwrap();
         }
         client.ask(Command::Step).unwrap();
     }

@@ -49,9 +49,11 @@ pub enum Command<'a> {
     Classify(&'a str),
     /// Label and its logit for each word: [`Answer::Word`]s.
     Tag(&'a str),
-    /// Begins a lesson in classification. It goes on from the last commit of a lesson with the same labels and
-    /// strategy, if that was the last commit; what was not committed is forgotten.
+    /// Begins a lesson. It goes on from the last commit of a lesson of the same kind, labels and strategy, if that was
+    /// the last commit; what was not committed is forgotten.
     Teach {
+        /// What is to be learned.
+        lesson: Lesson,
         /// Names of the labels, a line each.
         labels: &'a str,
         /// As [`Strategy::parse`](crate::Strategy::parse) reads it.
@@ -63,8 +65,8 @@ pub enum Command<'a> {
     Learn {
         /// The text, whose end is dropped where it is too long.
         text: &'a str,
-        /// Which label it has.
-        label: u16,
+        /// What is true of it.
+        truth: Truth<'a>,
     },
     /// Applies what was learned from the examples since the last step.
     Step,
@@ -104,6 +106,24 @@ pub enum Command<'a> {
         /// Ed25519 signature of them, 64 bytes; empty if there is none.
         signature: &'a [u8],
     },
+}
+
+/// What a board can learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lesson {
+    /// Which of the labels has a text? [`Command::Classify`] answers.
+    Classify,
+    /// Which of the labels has each word? [`Command::Tag`] answers.
+    Tag,
+}
+
+/// What an example says, by the numbers of labels in the order in which they were named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Truth<'a> {
+    /// The text's label.
+    Class(u16),
+    /// The label of each word; words are what whitespace separates.
+    Tags(&'a [u8]),
 }
 
 /// What an update becomes.

@@ -1,6 +1,6 @@
-//! A lesson in classification: examples over the line, what they taught into the store.
+//! A lesson: examples over the line, what they taught into the store.
 
-use electret::link::Command;
+use electret::link::{self, Command, Truth};
 use electret::text::Input;
 use electret::tune::store::Store;
 use electret::tune::{Settings, Target, Task};
@@ -12,9 +12,12 @@ use crate::line::Refusal;
 
 /// Most labels.
 const LABELS: usize = 32;
+/// Most words of a text that teaches tags: as many as have room in a message.
+const WORDS: usize = link::MESSAGE / 2;
 
 /// What is to be learned, and how.
 pub struct Lesson {
+    kind: link::Lesson,
     labels: String<512>,
     strategy: Strategy,
     learning_rate: f32,
@@ -22,14 +25,19 @@ pub struct Lesson {
 
 impl Lesson {
     /// From a request to teach: labels a line each, a strategy as [`Strategy::parse`] reads it.
-    pub fn read(labels: &str, strategy: &str, learning_rate: f32) -> Result<Self, Refusal> {
+    pub fn read(
+        kind: link::Lesson,
+        labels: &str,
+        strategy: &str,
+        learning_rate: f32,
+    ) -> Result<Self, Refusal> {
         let labels = String::try_from(labels).map_err(|_| Refusal::Because("labels: at most 512 bytes"))?;
         if labels.lines().count() > LABELS {
             return Err(Refusal::Because("labels: at most 32"));
         }
         let strategy = Strategy::parse(strategy)
             .ok_or(Refusal::Because("strategy: head, bias, words:RANK or lora:RANK:LAYERS, joined by +"))?;
-        Ok(Self { labels, strategy, learning_rate })
+        Ok(Self { kind, labels, strategy, learning_rate })
     }
 
     pub fn names(&self) -> Vec<&str, LABELS> {
@@ -50,7 +58,10 @@ impl Lesson {
         let tokens = (2..=running.plan.tokens).rev().find(|&tokens| bytes(tokens) <= memory.len());
         let tokens = tokens.unwrap_or(running.plan.tokens);
         let settings = Settings { learning_rate: self.learning_rate, ..Settings::default() };
-        let task = Task::classify(names);
+        let task = match self.kind {
+            link::Lesson::Classify => Task::classify(names),
+            link::Lesson::Tag => Task::tag(names),
+        };
         Ok(Tuner::new(running.model, memory, tokens, task, self.strategy, settings)?)
     }
 }
@@ -76,9 +87,18 @@ impl<'l, 'm, 'a> Pupil<'l, 'm, 'a> {
         }
         let tuner = self.tuner.as_mut().ok_or(NO_LESSON)?;
         let loss = match command {
-            Command::Learn { text, label } => {
+            Command::Learn { text, truth } => {
                 let input = Input { truncate: true, ..text.into() };
-                Some(tuner.learn(input, Target::Class(label.into()))?)
+                let mut tags = Vec::<u16, WORDS>::new();
+                let target = match truth {
+                    Truth::Class(label) => Target::Class(label.into()),
+                    Truth::Tags(labels) => {
+                        // A message has no room for more.
+                        tags.extend(labels.iter().take(WORDS).map(|&label| label.into()));
+                        Target::Tags(&tags)
+                    }
+                };
+                Some(tuner.learn(input, target)?)
             }
             _ => {
                 tuner.step();

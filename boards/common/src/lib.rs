@@ -209,8 +209,8 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                     stack.room.into_iter().for_each(|bytes| reply.figure("stack, at hand", bytes.into()));
                     Ok(())
                 }
-                Command::Teach { labels, strategy, learning_rate } => {
-                    match Lesson::read(labels, strategy, learning_rate) {
+                Command::Teach { lesson, labels, strategy, learning_rate } => {
+                    match Lesson::read(lesson, labels, strategy, learning_rate) {
                         Ok(lesson) => return Ok(Next::Teach(number, lesson)),
                         Err(refusal) => Err(refusal),
                     }

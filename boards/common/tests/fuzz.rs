@@ -4,7 +4,7 @@
 mod common;
 
 use common::{MODEL, MemorySlots, Wire, board, frame};
-use electret::link::{Answer, Command, Frames, Install, Reply};
+use electret::link::{Answer, Command, Frames, Install, Lesson, Reply, Truth};
 use electret_board::Outcome;
 
 const FRAMES: usize = 1_000_000;
@@ -37,13 +37,16 @@ fn nonsense(random: &mut Random) -> Vec<u8> {
     let junk = random.bytes(40);
     let text = String::from_utf8_lossy(&junk).into_owned();
     let (number, large) = (random.next() as u16, random.next() as u32);
+    let learning_rate = f32::from_bits(large);
+    let lesson = if large & 2 == 0 { Lesson::Classify } else { Lesson::Tag };
     let command = match random.below(14) {
         0 => Command::Info,
         1 => Command::Plan,
         2 => Command::Bench { tokens: large as u16 | 128 },
-        3 => Command::Teach { labels: &text, strategy: &text, learning_rate: f32::from_bits(large) },
-        4 => Command::Teach { labels: "a\nb", strategy: "head", learning_rate: f32::from_bits(large) },
-        5 => Command::Learn { text: &text, label: large as u16 | 2 },
+        3 => Command::Teach { lesson, labels: &text, strategy: &text, learning_rate },
+        4 => Command::Teach { lesson, labels: "a\nb", strategy: "head", learning_rate },
+        5 if large & 1 == 0 => Command::Learn { text: &text, truth: Truth::Class(large as u16 | 2) },
+        5 => Command::Learn { text: &text, truth: Truth::Tags(&junk) },
         6 => Command::Step,
         7 => Command::Rollback,
         8 => Command::Activate(Some(large as u8 | 16)),

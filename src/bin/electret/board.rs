@@ -10,7 +10,7 @@ use electret::board::{
 };
 use electret::evaluate::{LabelNames, Labelled};
 use electret::kernels::lanes::sigmoid;
-use electret::link::{Answer, Command, Install};
+use electret::link::{Answer, Command, Install, Lesson, Truth};
 use electret::text::Token;
 use electret::tune::Target;
 use electret::weights::AlignedBytes;
@@ -222,7 +222,7 @@ enum What {
 /// Learns examples and keeps what they taught.
 #[derive(Args)]
 struct Learn {
-    /// Examples: .tsv with a label and a text in each line.
+    /// Examples: .tsv with a label and a text in each line, or .conll with a word and its tag.
     examples: PathBuf,
     /// The number to keep it under; it answers from then on.
     #[arg(long, default_value_t = 0)]
@@ -569,17 +569,29 @@ impl Learn {
     /// Teaches a board what the examples say, and has it kept.
     fn teach(&self, client: &mut Client) -> Result<()> {
         ensure!(self.epochs > 0 && self.batch_size > 0, "--epochs and --batch-size must be at least 1");
-        let Labelled { labels, examples, .. } = Labelled::read(&self.examples, LabelNames::OfFile)?;
+        let Labelled { kind, labels, examples } = Labelled::read(&self.examples, LabelNames::OfFile)?;
+        let lesson = match kind {
+            HeadKind::Classify => Lesson::Classify,
+            HeadKind::Tag => Lesson::Tag,
+            _ => bail!("{}: a board learns labels of texts or of words", self.examples.display()),
+        };
         let (labels, learning_rate) = (labels.join("\n"), self.learning_rate);
-        client.ask(Command::Teach { labels: &labels, strategy: &self.strategy, learning_rate })?;
+        client.ask(Command::Teach { lesson, labels: &labels, strategy: &self.strategy, learning_rate })?;
         let bar = progress_bar(u64::from(self.epochs) * examples.len() as u64);
         for _ in 0..self.epochs {
             for batch in examples.chunks(self.batch_size) {
                 for example in batch {
-                    let Target::Class(label) = example.target() else {
-                        bail!("a board learns labels of texts only")
+                    let mut tags = Vec::new();
+                    let truth = match example.target() {
+                        Target::Class(label) => Truth::Class(label as u16),
+                        Target::Tags(labels) => {
+                            // A board takes at most 32 labels.
+                            tags.extend(labels.iter().map(|&label| label as u8));
+                            Truth::Tags(&tags)
+                        }
+                        _ => bail!("a board learns labels of texts or of words"),
                     };
-                    client.ask(Command::Learn { text: example.input().text, label: label as u16 })?;
+                    client.ask(Command::Learn { text: example.input().text, truth })?;
                     bar.inc(1);
                 }
                 client.ask(Command::Step)?;

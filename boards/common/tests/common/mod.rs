@@ -111,7 +111,7 @@ pub fn board(serial: Wire, slots: MemorySlots, key: Option<Key>) -> Simulated {
         store: FlashStore::open(Flash::new(pages), 0..pages as u32).unwrap(),
         slots,
         answering: memory(Plan::inference(&TINY, TOKENS).bytes()),
-        learning: memory(TuningPlan::new(&TINY, TOKENS, STRATEGY, 2).bytes()),
+        learning: memory(TuningPlan::new(&TINY, TOKENS, STRATEGY, 32).bytes()),
         adapter: memory(64 << 10),
         key,
         clock: || 0,
