@@ -5,7 +5,7 @@ use core::fmt;
 /// Why the core refused. The core never panics: any input gives a result or one of these.
 ///
 /// `S` is how fields are named: a `&'static str` where the error arises, a part of the message where it came
-/// [over a line](crate::link).
+/// over a line (the feature `link`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "link", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

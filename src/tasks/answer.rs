@@ -72,7 +72,7 @@ impl<'c> Windows<'c> {
     pub(crate) fn advance(&mut self, tokens: &[Token]) {
         let context = || tokens.iter().filter(|token| token.type_id == 1 && token.special == 0);
         let start = self.start();
-        let end = start + context().last().map_or(0, |token| token.end as usize);
+        let end = start + context().next_back().map_or(0, |token| token.end as usize);
         let rest = self.context.get(end..).unwrap_or_default();
         let middle = || context().skip(context().count() / 2).filter(|token| token.start > 0);
         let word = middle().find(|token| token.continues == 0).or_else(|| middle().next());
