@@ -136,6 +136,9 @@ fn long_contexts_are_read_in_windows() {
     let (asked, context) = (&data.examples[8].text, data.examples[8].pair.as_deref().unwrap());
     let found = session.answer(asked, context).unwrap();
     assert!(found.start > 8 * filler.len() && context.is_char_boundary(found.end), "{found:?}");
+    // What is no text is passed over.
+    let context = format!("{}The key is in the hall.", " ".repeat(50_000));
+    assert!(session.answer(asked, &context).unwrap().start >= 50_000);
     // No word, no end, no progress: each ends.
     for odd in [&"a".repeat(100_000), &" ".repeat(50_000), &"\u{ad}".repeat(40_000), &"é".repeat(70_000)] {
         let context = format!("the {odd}");

@@ -262,7 +262,8 @@ electret_status electret_session_tag(electret_session *session,
                                      size_t *count,
                                      electret_error *error);
 
-// The part of a context that answers a question best. A context that does not fit loses its end.
+// The part of a context that answers a question best. A context that does not fit is read in windows, each from the middle of the
+// one before.
 electret_status electret_session_answer(electret_session *session,
                                         const char *question,
                                         size_t question_bytes,
@@ -415,7 +416,8 @@ electret_status electret_model_tag(electret_model model,
                                    size_t *count,
                                    electret_error *error);
 
-// The part of a context that answers a question best. A context that does not fit loses its end.
+// The part of a context that answers a question best. A context that does not fit is read in windows, each from the middle of the
+// one before.
 electret_status electret_model_answer(electret_model model,
                                       const char *question,
                                       size_t question_bytes,

@@ -7,6 +7,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Chip, check_room};
 
+/// Where a model goes that has no slot that `probe-rs` can write.
+pub const OVER_THE_LINE: &str = "the board takes models over its line, at the rate that its src/main.rs names: \
+    electret board update PORT MODEL --baud RATE";
+
 /// Writes a board's firmware and starts it. With a model's file all of the flash is erased first, what was learned and
 /// the other slot too, and the model becomes the one that runs; without one all of that stays. `probe_rs` is the
 /// program.
@@ -29,8 +33,7 @@ pub fn flash(probe_rs: &Path, chip: &Chip, firmware: &Path, model: Option<&Path>
     };
     if let Some(model) = model {
         let bytes = std::fs::metadata(model).with_context(|| model.display().to_string())?.len();
-        let slot =
-            chip.slot.context("the board takes models over its line: electret board update PORT MODEL")?;
+        let slot = chip.slot.context(OVER_THE_LINE)?;
         check_room(bytes, slot.bytes)?;
         let place = format!("{:#x}", slot.address);
         let raw = ["--binary-format", "bin", "--base-address", &place];

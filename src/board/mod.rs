@@ -13,7 +13,7 @@ mod update;
 pub use build::{Firmware, build, compile};
 pub use client::{Answers, Client, Failure};
 pub use emulator::{Clock, Emulator};
-pub use flash::flash;
+pub use flash::{OVER_THE_LINE, flash};
 pub use reader::BoardReader;
 pub use update::update;
 
@@ -39,6 +39,8 @@ pub enum Place {
     Emulator(Machine),
     /// On a desk.
     Hardware(Chip),
+    /// On a desk, with a chip that has no flash within: a debugger loads the firmware into RAM.
+    Loaded,
 }
 
 /// How a board is flashed.
@@ -46,9 +48,7 @@ pub enum Place {
 pub struct Chip {
     /// What `probe-rs` calls it.
     pub name: &'static str,
-    /// Whether its firmware stays there; otherwise it is loaded into RAM.
-    pub keeps_firmware: bool,
-    /// The first slot for models, if `probe-rs` can write it; otherwise models go over the line.
+    /// The first slot for models, if `probe-rs` can write it.
     pub slot: Option<Slot>,
 }
 
@@ -137,7 +137,6 @@ pub const BOARDS: &[Board] = &[
         target: "thumbv8m.main-none-eabihf",
         place: Place::Hardware(Chip {
             name: "RP235x",
-            keeps_firmware: true,
             slot: Some(Slot { address: 0x1010_0000, bytes: 7 << 20 }),
         }),
     },
@@ -145,19 +144,19 @@ pub const BOARDS: &[Board] = &[
         name: "nrf5340-dk",
         processor: "nRF5340, Cortex-M33",
         target: "thumbv8m.main-none-eabihf",
-        place: Place::Hardware(Chip { name: "nRF5340_xxAA", keeps_firmware: true, slot: None }),
+        place: Place::Hardware(Chip { name: "nRF5340_xxAA", slot: None }),
     },
     Board {
         name: "stm32h747i-disco",
         processor: "STM32H747, Cortex-M7",
         target: "thumbv7em-none-eabihf",
-        place: Place::Hardware(Chip { name: "STM32H747XIHx", keeps_firmware: true, slot: None }),
+        place: Place::Hardware(Chip { name: "STM32H747XIHx", slot: None }),
     },
     Board {
         name: "stm32n6570-dk",
         processor: "STM32N657, Cortex-M55, Helium",
         target: "thumbv8m.main-none-eabihf",
-        place: Place::Hardware(Chip { name: "STM32N657", keeps_firmware: false, slot: None }),
+        place: Place::Loaded,
     },
 ];
 
@@ -182,7 +181,7 @@ impl Board {
     pub fn machine(&self) -> Result<&Machine> {
         match &self.place {
             Place::Emulator(machine) => Ok(machine),
-            Place::Hardware(_) => bail!("{} is no emulated board: electret board flash {0}", self.name),
+            _ => bail!("{} is no emulated board: electret board flash {0}", self.name),
         }
     }
 
@@ -197,7 +196,7 @@ impl Board {
                 self.name
             ),
             Place::Emulator(_) => bail!("{} is emulated: electret board run {0}", self.name),
-            Place::Hardware(Chip { keeps_firmware: false, .. }) => bail!(
+            Place::Loaded => bail!(
                 "{} has no flash within its chip: boards/{0}/src/main.rs says how its firmware is started, and kept",
                 self.name
             ),

@@ -215,7 +215,8 @@ pub unsafe extern "C" fn electret_session_tag(
     }
 }
 
-/// The part of a context that answers a question best. A context that does not fit loses its end.
+/// The part of a context that answers a question best. A context that does not fit is read in windows, each from the middle of the
+/// one before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn electret_session_answer(
     session: *mut Session,

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// Version of the protocol; both sides say theirs, and a host refuses another.
+/// Version of the protocol; both sides say theirs, and a host refuses another. Variants cross the line by their number, those
+/// of [`Error`] too: a new one goes to the end, or the version rises.
 pub const VERSION: u16 = 2;
 
 /// What a host asks for.

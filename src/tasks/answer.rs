@@ -21,7 +21,7 @@ pub struct Answer {
 
 impl Session<'_, '_> {
     /// The best answer of at most 30 tokens. A context that does not fit beside the question is read in windows, each
-    /// from the middle of the one before: it takes twice the time of a pass over it, and no more memory.
+    /// from the middle of the one before: it takes some twice the time of a pass over it, and no more memory.
     ///
     /// # Errors
     /// [`Error::NoSuchHead`], [`Error::EmptyText`] for an empty context, those of
@@ -38,7 +38,7 @@ impl Session<'_, '_> {
 
 /// The windows in which a context is read, as SQuAD's scripts read long ones: each begins at a word in the middle of the
 /// one before, so that whatever is shorter than half a window stands in one of them whole.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Windows<'c> {
     context: &'c str,
     /// First byte of the next window; `None` when the end was seen.
@@ -48,9 +48,9 @@ pub(crate) struct Windows<'c> {
     best: Option<Answer>,
 }
 
-/// Bytes of a context that are tokenised for a window: more than 512 tokens of any language have, so that a long context is
-/// not tokenised to its end for each.
-const PART: usize = 1 << 14;
+/// Bytes of a context that are tokenised for a window, so that a long one is not tokenised to its end for each. 512 tokens
+/// of prose have fewer.
+const PART: usize = 1 << 12;
 
 impl<'c> Windows<'c> {
     pub(crate) const fn new(context: &'c str) -> Self {
@@ -70,16 +70,20 @@ impl<'c> Windows<'c> {
 
     /// Goes on behind a window with those tokens.
     pub(crate) fn advance(&mut self, tokens: &[Token]) {
+        let (start, part) = (self.start(), self.part().unwrap_or_default());
         let context = || tokens.iter().filter(|token| token.type_id == 1 && token.special == 0);
-        let start = self.start();
         let end = start + context().next_back().map_or(0, |token| token.end as usize);
-        let rest = self.context.get(end..).unwrap_or_default();
         let middle = || context().skip(context().count() / 2).filter(|token| token.start > 0);
         let word = middle().find(|token| token.continues == 0).or_else(|| middle().next());
-        // What has no token, such as spaces, is no reason to go on.
-        let more = end > self.seen && !rest.trim_start().is_empty();
-        self.next = more.then(|| word.map_or(end, |word| start + word.start as usize));
-        self.seen = end;
+        let next = match word {
+            Some(word) if end > self.seen => start + word.start as usize,
+            _ if end > start => end,
+            // Nothing here is a token, or none had room.
+            _ => start + part.len(),
+        };
+        let rest = self.context.get(end..).unwrap_or_default();
+        self.next = Some(next).filter(|&next| next < self.context.len() && !rest.trim_start().is_empty());
+        self.seen = self.seen.max(end);
     }
 
     /// Takes an answer head's logits of the window, and goes on behind it.

@@ -87,7 +87,7 @@ pub struct Finetuned {
     pub losses: Vec<f64>,
     /// Scores on the dev file after each epoch.
     pub dev: Vec<Vec<Metric>>,
-    /// Examples that taught nothing: no token, or an answer longer than any window.
+    /// Examples that taught nothing: without a token, or with an answer that no window has as whole tokens.
     pub left_out: usize,
     /// The network with its new head.
     pub checkpoint: Checkpoint,
@@ -196,8 +196,7 @@ struct Lesson {
     value: f32,
 }
 
-/// What the examples of a file teach, and how many of them teach nothing: without a token, or with an answer that
-/// stands in no window of its context whole.
+/// What the examples of a file teach, and how many of them teach nothing ([`Finetuned::left_out`]).
 fn lessons(start: &Checkpoint, data: &Labelled, sequence: usize) -> Result<(Vec<Lesson>, usize)> {
     let names: Vec<&str> = data.labels.iter().map(String::as_str).collect();
     let task = Task::of(data.kind, &names);
@@ -211,7 +210,10 @@ fn lessons(start: &Checkpoint, data: &Labelled, sequence: usize) -> Result<(Vec<
         }
         left_out += usize::from(lessons.len() == taught);
     }
-    ensure!(!lessons.is_empty(), "no example teaches anything: each is empty, or its answer in no context");
+    ensure!(
+        !lessons.is_empty(),
+        "no example teaches anything: each is empty, or its answer no whole tokens of its context"
+    );
     Ok((lessons, left_out))
 }
 
@@ -230,12 +232,11 @@ impl Lesson {
         let mut windows = Windows::new(context);
         while let Some(part) = windows.part() {
             let input = Input { pair: Some(part), ..example.input() };
-            if let Some(before) = first.checked_sub(windows.start()) {
-                match Self::read(text, task, input, Target::Span(before, before + last - first)) {
-                    Ok(lesson) => lessons.push(lesson),
-                    Err(Error::SpanOutsideContext) => {}
-                    Err(error) => return Err(error),
-                }
+            let Some(before) = first.checked_sub(windows.start()) else { break };
+            match Self::read(text, task, input, Target::Span(before, before + last - first)) {
+                Ok(lesson) => lessons.push(lesson),
+                Err(Error::SpanOutsideContext) => {}
+                Err(error) => return Err(error),
             }
             windows.advance(text.tokens(input)?);
         }

@@ -7,13 +7,18 @@
 
 #![no_std]
 #![deny(missing_docs)]
-#![cfg_attr(not(feature = "stack"), forbid(unsafe_code))]
+#![cfg_attr(not(feature = "stack"), deny(unsafe_code))]
 
 mod answers;
+#[allow(unsafe_code, reason = "a flash is read as memory")]
+pub mod flash;
 #[cfg(feature = "hardware")]
 pub mod hardware;
 mod lesson;
 mod line;
+pub mod nor;
+#[cfg(feature = "hardware")]
+mod patient;
 #[cfg(feature = "qemu")]
 pub mod qemu;
 #[cfg(feature = "stack")]
@@ -57,7 +62,7 @@ pub struct Board<'b, S, P, M> {
     pub key: Option<Key>,
     /// Microseconds since some moment.
     pub clock: fn() -> u64,
-    /// Feeds the watchdog; called between the blocks of rows of a sentence.
+    /// Feeds the watchdog; called between the blocks of rows of a sentence, and before a slot is looked through.
     pub pulse: fn(),
     /// How much of the stack was used so far.
     pub stack: fn() -> Stack,
@@ -172,7 +177,10 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
     /// Opens the model of the chosen slot, or of the other one if that does not open.
     fn boot(&mut self) -> Result<Running, Error> {
         let chosen = self.store.slot().ok().flatten().unwrap_or(0);
-        let open = |slot| Running::open(slot, self.slots.read(slot), self.answering.len());
+        let open = |slot| {
+            (self.pulse)();
+            Running::open(slot, self.slots.read(slot), self.answering.len())
+        };
         open(chosen).or_else(|error| open(u8::from(chosen == 0)).map_err(|_| error))
     }
 
@@ -234,6 +242,7 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                         store: &mut self.store,
                         running: running.ok(),
                         key: self.key,
+                        pulse: self.pulse,
                     };
                     update.handle(command, &mut reply).map(|installed| {
                         if installed {

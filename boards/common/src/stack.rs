@@ -10,7 +10,7 @@ unsafe extern "C" {
 /// What it is painted with.
 const PAINT: u32 = 0xcccc_cccc;
 
-/// Between the linker's two symbols.
+/// Of the stack between the linker's two symbols.
 pub fn painted_stack() -> Stack {
     let (end, top) = (&raw const _stack_end, &raw const _stack_start);
     let mut place = end;

@@ -47,6 +47,8 @@ pub struct Update<'u, M, P> {
     pub store: &'u mut P,
     pub running: Option<Running>,
     pub key: Option<Key>,
+    /// Feeds the watchdog; called before each pass over a file.
+    pub pulse: fn(),
 }
 
 impl<M: Slots, P: Store> Update<'_, M, P> {
@@ -67,12 +69,15 @@ impl<M: Slots, P: Store> Update<'_, M, P> {
             }
             Command::Install { kind, bytes, crc, signature } => {
                 let file = part(room, bytes)?;
+                (self.pulse)();
                 let found = checksum(file);
                 if found != crc {
                     reply.say(Answer::Figure { name: "crc", value: found.into() });
                     return Err(Refusal::Because("what was written is not what was sent: write it again"));
                 }
+                (self.pulse)();
                 self.check_signature(file, signature)?;
+                (self.pulse)();
                 match kind {
                     Install::Model => {
                         Model::open(file)?;

@@ -1,7 +1,7 @@
 //! The serial flash (MX25R6435F), its controller and the cache before its memory.
 
-use electret_board::hardware::Chip;
-use embassy_nrf::pac::clock::vals::{Hclk, Hclk192m};
+use electret_board::flash::Chip;
+use embassy_nrf::pac::clock::vals::Hclk192m;
 use embassy_nrf::pac::{CACHE, CLOCK, QSPI};
 use embassy_nrf::qspi::{Config, Frequency, Qspi};
 
@@ -12,14 +12,16 @@ const READ_STATUS: u8 = 0x05;
 const READ_CONFIGURATION: u8 = 0x15;
 /// Writes the status and the two bytes of the configuration.
 const WRITE_STATUS: u8 = 0x01;
+/// In the status: a program or an erase is under way.
+const BUSY: u8 = 0x01;
 /// In the status: four bits may be used.
 const QUAD: u8 = 0x40;
 /// In the second byte of the configuration: fast, and not sparing.
 const FAST: u8 = 0x02;
 
-/// 128 MHz for the processor, and the controller's clock undivided, as nothing else works with that. (Anomaly 159.)
-pub fn start_clocks() {
-    CLOCK.hfclkctrl().write(|control| control.set_hclk(Hclk::Div1));
+/// The controller's clock, undivided. The processor's stays at half its speed, as after every reset: the two at full
+/// speed do not go together. (Anomaly 159.)
+pub fn start_clock() {
     CLOCK.hfclk192mctrl().write(|control| control.set_hclk192m(Hclk192m::Div1));
     CLOCK.events_hfclk192mstarted().write_value(0);
     CLOCK.tasks_hfclk192mstart().write_value(1);
@@ -31,6 +33,7 @@ pub fn config() -> Config {
     let mut config = Config::default();
     config.capacity = BYTES;
     config.frequency = Frequency::M10_7;
+    config.rx_delay = 6;
     config
 }
 
@@ -40,25 +43,34 @@ pub struct Flash(Qspi<'static>);
 impl Flash {
     /// Lets the flash take four bits, fast, and switches the cache on.
     pub fn new(mut controller: Qspi<'static>) -> Self {
-        let (mut status, mut configuration) = ([0], [0; 2]);
+        // Two bits of no name, and the delay above: anomaly 121.
+        QSPI.ifconfig0().modify(|interface| interface.0 = (interface.0 | 1 << 16) & !(1 << 17));
+        activate();
+        let (status, mut configuration) = (status(&mut controller), [0; 2]);
         // Custom instructions of these lengths are not refused.
-        let _ = controller.blocking_custom_instruction(READ_STATUS, &[], &mut status);
         let _ = controller.blocking_custom_instruction(READ_CONFIGURATION, &[], &mut configuration);
-        let wanted = [status[0] | QUAD, configuration[0], configuration[1] | FAST];
-        if wanted != [status[0], configuration[0], configuration[1]] {
+        let wanted = [status | QUAD, configuration[0], configuration[1] | FAST];
+        if wanted != [status, configuration[0], configuration[1]] {
             let _ = controller.blocking_custom_instruction(WRITE_STATUS, &wanted, &mut []);
-            while status[0] & 1 != 0 || status[0] & QUAD == 0 {
-                let _ = controller.blocking_custom_instruction(READ_STATUS, &[], &mut status);
-            }
         }
+        let mut flash = Self(controller);
+        flash.wait();
         CACHE.enable().write(|cache| cache.set_enable(true));
-        Self(controller)
+        flash
     }
 
-    /// After what lies in the flash has changed.
-    fn forget(&mut self) {
+    /// Until the flash has done what it was told, which the controller does not wait for; what was read of it before is
+    /// forgotten.
+    fn wait(&mut self) {
+        while status(&mut self.0) & BUSY != 0 {}
         CACHE.invalidate().write(|cache| cache.set_invalidate(true));
     }
+}
+
+fn status(controller: &mut Qspi<'static>) -> u8 {
+    let mut status = [0];
+    let _ = controller.blocking_custom_instruction(READ_STATUS, &[], &mut status);
+    status[0]
 }
 
 /// After memory was read, the controller wants to be asked anew before it is told anything. (Anomaly 43.)
@@ -72,7 +84,7 @@ impl Chip for Flash {
     fn erase(&mut self, sector: u32) -> Result<(), ()> {
         activate();
         let erased = self.0.blocking_erase(sector).map_err(|_| ());
-        self.forget();
+        self.wait();
         erased
     }
 
@@ -86,7 +98,7 @@ impl Chip for Flash {
             let whole = &words.0[..piece.len().next_multiple_of(4)];
             written = written.and_then(|()| self.0.blocking_write(at, whole).map_err(|_| ()));
         }
-        self.forget();
+        self.wait();
         written
     }
 }

@@ -1,4 +1,4 @@
-//! nRF5340 DK: a Cortex-M33 at 128 MHz, 512 KiB of RAM, and 8 MiB of serial flash, four bits wide.
+//! nRF5340 DK: a Cortex-M33 at 64 MHz, 512 KiB of RAM, and 8 MiB of serial flash, four bits wide.
 //!
 //! The serial line is the debugger's first, 921,600 bits a second. The firmware is in the chip's own flash; the
 //! serial flash, which is read where it lies:
@@ -13,24 +13,19 @@
 #![no_main]
 
 mod flash;
-mod line;
 
 use electret::Arena;
-use electret_board::hardware::{Hardware, Map, PATIENCE, run};
+use electret_board::flash::Map;
+use electret_board::hardware::{Hardware, PATIENCE, run};
 use embassy_nrf::peripherals::{QSPI, SERIAL0, WDT0};
-use embassy_nrf::wdt::{Watchdog, WatchdogHandle};
+use embassy_nrf::wdt::{SleepConfig, Watchdog, WatchdogHandle};
 use embassy_nrf::{bind_interrupts, buffered_uarte, qspi, uarte, wdt};
 use static_cell::ConstStaticCell;
 
-use line::Line;
-
 const KIB: u32 = 1 << 10;
-const MAP: Map = Map {
-    mapped: 0x1000_0000,
-    bytes: flash::BYTES as usize,
-    slots: [0, 3584 * KIB],
-    slot_bytes: 3584 * KIB,
-    store: 7168 * KIB..8192 * KIB,
+// SAFETY: the controller maps the flash there.
+const MAP: Map = unsafe {
+    Map::new(0x1000_0000, flash::BYTES as usize, [0, 3584 * KIB], 3584 * KIB, 7168 * KIB..8192 * KIB)
 };
 
 bind_interrupts!(struct Interrupts {
@@ -49,6 +44,8 @@ fn main() -> ! {
     let chip = embassy_nrf::init(Default::default());
     let mut watchdog = wdt::Config::default();
     watchdog.timeout_ticks = PATIENCE * 32_768;
+    // While the processor sleeps, SysTick does too, and nobody would feed it.
+    watchdog.action_during_sleep = SleepConfig::Pause;
     // A watchdog of an earlier start that is set otherwise goes on; it is fed all the same.
     let _: Result<(_, [_; 1]), _> = Watchdog::try_new(chip.WDT0, watchdog);
     let mut line = uarte::Config::default();
@@ -68,13 +65,13 @@ fn main() -> ! {
     );
     let pins = (chip.P0_17, chip.P0_18, chip.P0_13, chip.P0_14, chip.P0_15, chip.P0_16);
     let (clock, select, io0, io1, io2, io3) = pins;
-    flash::start_clocks();
+    flash::start_clock();
     let controller =
         qspi::Qspi::new(chip.QSPI, Interrupts, clock, select, io0, io1, io2, io3, flash::config());
     run(Hardware {
         name: env!("CARGO_PKG_NAME"),
-        hz: 128_000_000,
-        serial: Line(serial),
+        hz: 64_000_000,
+        serial,
         chip: flash::Flash::new(controller),
         map: MAP,
         answering: ANSWERING.take().as_mut_slice(),

@@ -13,7 +13,8 @@
 #![no_main]
 
 use electret::Arena;
-use electret_board::hardware::{Chip, Hardware, Map, PATIENCE, SECTOR, run};
+use electret_board::flash::{Chip, Map, SECTOR};
+use electret_board::hardware::{Hardware, PATIENCE, run};
 use embassy_rp::bind_interrupts;
 use embassy_rp::flash::{Blocking, Flash};
 use embassy_rp::peripherals::{FLASH, UART0, WATCHDOG};
@@ -24,13 +25,8 @@ use static_cell::ConstStaticCell;
 
 const MIB: u32 = 1 << 20;
 const FLASH_BYTES: usize = 16 << 20;
-const MAP: Map = Map {
-    mapped: 0x1000_0000,
-    bytes: FLASH_BYTES,
-    slots: [MIB, 8 * MIB],
-    slot_bytes: 7 * MIB,
-    store: 15 * MIB..16 * MIB,
-};
+// SAFETY: the flash is read there, this firmware too.
+const MAP: Map = unsafe { Map::new(0x1000_0000, FLASH_BYTES, [MIB, 8 * MIB], 7 * MIB, 15 * MIB..16 * MIB) };
 
 bind_interrupts!(struct Interrupts {
     UART0_IRQ => BufferedInterruptHandler<UART0>;

@@ -8,6 +8,9 @@
 //! | 0 | 24 MiB | slot 0; `electret board update` puts a model there |
 //! | 24 MiB | 24 MiB | slot 1 |
 //! | 48 MiB | 1 MiB | what was learned |
+//!
+//! The chip's other core shares everything with this one and must not start with what it was delivered with:
+//! `STM32_Programmer_CLI -c port=SWD -ob BCM4=0`, once.
 
 #![no_std]
 #![no_main]
@@ -17,7 +20,9 @@ mod quadspi;
 use core::mem::MaybeUninit;
 
 use electret::Arena;
-use electret_board::hardware::{Hardware, Map, PATIENCE, SerialNor, run};
+use electret_board::flash::Map;
+use electret_board::hardware::{Hardware, PATIENCE, run};
+use electret_board::nor::SerialNor;
 use embassy_stm32::gpio::{Level, Output, Speed};
 use embassy_stm32::pac::IWDG1;
 use embassy_stm32::pac::iwdg::vals::Key;
@@ -34,13 +39,9 @@ use static_cell::ConstStaticCell;
 use quadspi::Quadspi;
 
 const MIB: u32 = 1 << 20;
-const MAP: Map = Map {
-    mapped: quadspi::MAPPED as usize,
-    bytes: 64 << 20,
-    slots: [0, 24 * MIB],
-    slot_bytes: 24 * MIB,
-    store: 48 * MIB..49 * MIB,
-};
+// SAFETY: the controller maps the flash there.
+const MAP: Map =
+    unsafe { Map::new(quadspi::MAPPED as usize, 64 << 20, [0, 24 * MIB], 24 * MIB, 48 * MIB..49 * MIB) };
 
 bind_interrupts!(struct Interrupts {
     USART1 => BufferedInterruptHandler<USART1>;

@@ -5,7 +5,7 @@
 
 use cortex_m::Peripherals;
 use cortex_m::asm::{dsb, isb};
-use electret_board::hardware::{Bus, RESET};
+use electret_board::nor::{Bus, RESET};
 use embassy_stm32::mode::Blocking;
 use embassy_stm32::pac;
 use embassy_stm32::peripherals::QUADSPI;
@@ -62,6 +62,8 @@ impl Bus for Quadspi {
     fn map(&mut self) {
         // SAFETY: as in `new`.
         let mut core = unsafe { Peripherals::steal() };
+        // What the controller is told while it ends a command is lost.
+        while pac::QUADSPI.sr().read().busy() {}
         self.0.enable_memory_map(&TransferConfig {
             iwidth: QspiWidth::SING,
             awidth: QspiWidth::SING,

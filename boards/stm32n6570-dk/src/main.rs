@@ -19,7 +19,9 @@
 mod octospi;
 
 use electret::Arena;
-use electret_board::hardware::{Hardware, Map, PATIENCE, SerialNor, run};
+use electret_board::flash::Map;
+use electret_board::hardware::{Hardware, PATIENCE, run};
+use electret_board::nor::SerialNor;
 use embassy_stm32::bind_interrupts;
 use embassy_stm32::pac::IWDG;
 use embassy_stm32::pac::iwdg::vals::Key;
@@ -35,13 +37,9 @@ use static_cell::ConstStaticCell;
 use octospi::Octospi;
 
 const MIB: u32 = 1 << 20;
-const MAP: Map = Map {
-    mapped: octospi::MAPPED as usize,
-    bytes: 128 << 20,
-    slots: [MIB, 25 * MIB],
-    slot_bytes: 24 * MIB,
-    store: 49 * MIB..50 * MIB,
-};
+// SAFETY: the controller maps the flash there.
+const MAP: Map =
+    unsafe { Map::new(octospi::MAPPED as usize, 128 << 20, [MIB, 25 * MIB], 24 * MIB, 49 * MIB..50 * MIB) };
 
 bind_interrupts!(struct Interrupts {
     USART1 => BufferedInterruptHandler<USART1>;

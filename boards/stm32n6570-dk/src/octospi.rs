@@ -5,7 +5,7 @@
 
 use cortex_m::Peripherals;
 use cortex_m::asm::{delay, dsb, isb};
-use electret_board::hardware::{Bus, RESET, WRITE_ENABLE};
+use electret_board::nor::{Bus, RESET, WRITE_ENABLE};
 use embassy_stm32::mode::Blocking;
 use embassy_stm32::pac::{RCC, XSPI1, XSPIM};
 use embassy_stm32::peripherals::XSPI2;
@@ -31,7 +31,7 @@ pub fn take_from_boot_rom() {
         buses.set_xspimen(true);
     });
     XSPI1.cr().modify(|control| control.set_abort(true));
-    while XSPI1.cr().read().abort() {}
+    while XSPI1.sr().read().busy() {}
     XSPI1.cr().modify(|control| control.set_en(false));
     XSPIM.cr().modify(|control| control.set_mode(false));
 }

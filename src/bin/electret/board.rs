@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use electret::board::{
-    BOARDS, Board as Known, Client, Clock, Emulator, Firmware, Place, build, flash, update,
+    BOARDS, Board as Known, Client, Clock, Emulator, Firmware, OVER_THE_LINE, Place, build, flash, update,
 };
 use electret::evaluate::{LabelNames, Labelled};
 use electret::kernels::lanes::sigmoid;
@@ -105,9 +105,9 @@ struct Run {
     output: Output,
 }
 
-/// Flashes a board that is connected to a debug probe, with firmware and a model.
+/// Flashes a board that is connected to a debug probe, with firmware and, where the probe reaches it, a model.
 ///
-/// All that the board has learned is erased with the rest of its flash, unless its model stays.
+/// With the model all that the board has learned is erased; models of some boards go over their line instead.
 ///
 /// Example: electret board flash raspberry-pi-pico2
 #[derive(Args)]
@@ -480,9 +480,7 @@ impl Flash {
         if self.firmware_only || (chip.slot.is_none() && self.model.model.is_none()) {
             flash(&self.probe_rs, chip, &firmware.path, None)?;
             if chip.slot.is_none() {
-                eprintln!(
-                    "a model goes over the line: electret board update PORT models/electret-tiny.electret"
-                );
+                eprintln!("{OVER_THE_LINE}");
             }
             return Ok(());
         }

@@ -37,7 +37,7 @@ pub struct Evaluate {
     /// Examples: .tsv, .conll or SQuAD .json.
     #[arg(long)]
     data: PathBuf,
-    /// Longest sequence in tokens; what is longer loses its end. Without it the model's longest.
+    /// Longest sequence in tokens; what is longer loses its end, a question's context is read in windows. Without it the model's longest.
     #[arg(long)]
     seq: Option<usize>,
     /// Another model, .electret or folder, to compare with on the same examples (paired bootstrap).

@@ -50,7 +50,7 @@ pub struct Finetune {
     /// Probability of dropping an activation.
     #[arg(long, default_value_t = 0.1)]
     dropout: f64,
-    /// Longest sequence in tokens; what is longer loses its end. Without it 128, or the model's longest.
+    /// Longest sequence in tokens; what is longer loses its end, a question's context is learned in windows. Without it 128, or the model's longest.
     #[arg(long)]
     seq: Option<usize>,
     /// Seeds of head, order and dropout; each is a run of its own.
@@ -119,7 +119,7 @@ impl Finetune {
             say!("seed {}  loss {:.4}{said}", run.seed, run.losses.last().unwrap_or(&f64::NAN));
             if run.left_out > 0 {
                 log::warn!(
-                    "{} examples taught nothing: no token, or an answer longer than any window",
+                    "{} examples taught nothing: without a token, or with an answer that no window has as whole tokens",
                     run.left_out
                 );
             }

@@ -25,33 +25,72 @@ pub trait Chip {
     fn program(&mut self, offset: u32, bytes: &[u8]) -> Result<(), ()>;
 }
 
-/// Where things lie; all but `mapped` are offsets within the flash, and multiples of [`SECTOR`].
+/// Where things lie in a flash.
 pub struct Map {
-    /// Address at which the flash is read.
-    pub mapped: usize,
-    /// Bytes of the flash.
-    pub bytes: usize,
-    /// Where the slots begin.
-    pub slots: [u32; 2],
-    /// Bytes of each.
-    pub slot_bytes: u32,
-    /// For what was learned.
-    pub store: Range<u32>,
+    mapped: usize,
+    bytes: usize,
+    slots: [u32; 2],
+    slot_bytes: u32,
+    store: [u32; 2],
 }
 
 impl Map {
+    /// Of a flash of so many bytes, the first of which is read at the address `mapped`: where the two slots begin and how
+    /// large they are, and what is for the store, all in multiples of [`SECTOR`]. One that does not fit does not build.
+    ///
+    /// # Safety
+    /// The flash can be read there whenever its [`Chip`] does nothing.
+    pub const unsafe fn new(
+        mapped: usize,
+        bytes: usize,
+        slots: [u32; 2],
+        slot_bytes: u32,
+        store: Range<u32>,
+    ) -> Self {
+        assert!(slots[0] + slot_bytes <= slots[1] && slots[1] + slot_bytes <= store.start);
+        assert!(store.start < store.end && store.end as usize <= bytes);
+        assert!((slots[0] | slots[1] | slot_bytes | store.start | store.end).is_multiple_of(SECTOR as u32));
+        Self { mapped, bytes, slots, slot_bytes, store: [store.start, store.end] }
+    }
+
+    /// The part for what was learned.
+    pub const fn store(&self) -> Range<u32> {
+        self.store[0]..self.store[1]
+    }
+
     /// What is in the flash, from there on.
     fn read(&self, offset: u32, bytes: usize) -> &'static [u8] {
-        // SAFETY: the flash is mapped there, as whoever made the map says. Callers keep a slice of a part that may be
-        // written only as long as a command lasts.
+        // SAFETY: `new` was promised that the flash is there. Callers keep a slice of a part that may be written only as
+        // long as a command lasts.
         unsafe { core::slice::from_raw_parts((self.mapped + offset as usize) as *const u8, bytes) }
     }
 }
 
 /// The flash, of which store and slots have a part each.
 pub struct MappedFlash<'c, C> {
-    pub chip: &'c RefCell<C>,
-    pub map: &'c Map,
+    chip: &'c RefCell<C>,
+    map: &'c Map,
+    feed: fn(),
+}
+
+impl<'c, C: Chip> MappedFlash<'c, C> {
+    /// A share of it. `feed` feeds the watchdog, before whatever takes a while.
+    pub const fn new(chip: &'c RefCell<C>, map: &'c Map, feed: fn()) -> Self {
+        Self { chip, map, feed }
+    }
+
+    fn erase_sectors(&self, range: Range<u32>) -> Result<(), ()> {
+        let mut chip = self.chip.borrow_mut();
+        range.step_by(SECTOR).try_for_each(|sector| {
+            (self.feed)();
+            chip.erase(sector)
+        })
+    }
+
+    fn program(&self, offset: u32, bytes: &[u8]) -> Result<(), ()> {
+        (self.feed)();
+        self.chip.borrow_mut().program(offset, bytes)
+    }
 }
 
 impl<C> ErrorType for MappedFlash<'_, C> {
@@ -78,14 +117,12 @@ impl<C: Chip> NorFlash for MappedFlash<'_, C> {
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
         check_erase(self, from, to)?;
-        let mut chip = self.chip.borrow_mut();
-        let mut sectors = (from..to).step_by(SECTOR);
-        sectors.try_for_each(|sector| chip.erase(sector)).map_err(|()| NorFlashErrorKind::Other)
+        self.erase_sectors(from..to).map_err(|()| NorFlashErrorKind::Other)
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
         check_write(self, offset, bytes.len())?;
-        self.chip.borrow_mut().program(offset, bytes).map_err(|()| NorFlashErrorKind::Other)
+        self.program(offset, bytes).map_err(|()| NorFlashErrorKind::Other)
     }
 }
 
@@ -99,11 +136,12 @@ impl<C: Chip> Slots for MappedFlash<'_, C> {
 
     fn write(&mut self, slot: u8, offset: u32, data: &[u8]) -> Result<(), Error> {
         let start = self.map.slots.get(usize::from(slot)).ok_or(Error::StoreFailed)? + offset;
+        if !start.is_multiple_of(Self::WRITE_SIZE as u32) {
+            return Err(Error::StoreFailed);
+        }
         let end = start + data.len() as u32;
         let begins = start.next_multiple_of(SECTOR as u32)..end.next_multiple_of(SECTOR as u32);
-        let mut chip = self.chip.borrow_mut();
-        let mut sectors = begins.step_by(SECTOR);
-        let erased = sectors.try_for_each(|sector| chip.erase(sector));
-        erased.and_then(|()| chip.program(start, data)).map_err(|()| Error::StoreFailed)
+        let erased = self.erase_sectors(begins);
+        erased.and_then(|()| self.program(start, data)).map_err(|()| Error::StoreFailed)
     }
 }

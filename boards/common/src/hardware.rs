@@ -1,33 +1,26 @@
-//! What boards on a desk share: a NOR flash outside the chip that is read as memory, a line that is waited for asleep,
-//! a watchdog.
+//! What boards on a desk share: a flash that is read as memory, a line that is waited for asleep, a watchdog.
 //!
 //! A board says how its chip erases and programs ([`Chip`]) and where things lie in it ([`Map`]); [`run`] does the rest.
-
-mod flash;
-mod line;
-mod nor;
-
-pub use flash::{Chip, Map, SECTOR};
-pub use nor::{Bus, RESET, SerialNor, WRITE_ENABLE};
 
 use core::cell::RefCell;
 
 use electret::tune::store::FlashStore;
-use embedded_io::{Read, ReadReady, Write};
+use embedded_io_async::{Read, Write};
+use embedded_storage::nor_flash::NorFlash;
 
+use crate::flash::{Chip, Map, MappedFlash};
+use crate::patient::Patient;
 use crate::{Board, KEY, painted_stack, ticks};
-use flash::MappedFlash;
-use line::Patient;
 
-/// Seconds without a sign of life after which a watchdog should bite: erasing a sector, or checking the signature of a
-/// model of several MiB, takes a few.
+/// Seconds without a sign of life after which a watchdog should bite. What takes longest is the signature of a model:
+/// SHA-512 over some MiB, at a hundred cycles a byte or so.
 pub const PATIENCE: u32 = 15;
 
 /// What differs between boards; see [`Board`].
 pub struct Hardware<S, C> {
     /// What it is called.
     pub name: &'static str,
-    /// Interrupts per second of the processor's clock, for [`ticks`].
+    /// Hz of the processor.
     pub hz: u32,
     /// A serial line with a buffer that interrupts fill.
     pub serial: S,
@@ -46,16 +39,23 @@ pub struct Hardware<S, C> {
 }
 
 /// Serves for ever.
-pub fn run<S: Read + ReadReady + Write, C: Chip>(hardware: Hardware<S, C>) -> ! {
+pub fn run<S: Read + Write, C: Chip>(hardware: Hardware<S, C>) -> ! {
     let Hardware { name, hz, serial, chip, map, answering, learning, adapter, feed } = hardware;
     // SAFETY: SysTick is nobody else's.
     ticks::start(&mut unsafe { cortex_m::Peripherals::steal() }.SYST, hz);
     let chip = RefCell::new(chip);
-    let flash = || MappedFlash { chip: &chip, map: &map };
-    let Ok(store) = FlashStore::open(flash(), map.store.clone()) else { reset() };
+    let flash = || MappedFlash::new(&chip, &map, feed);
+    let range = map.store();
+    let open = || FlashStore::open(flash(), range.clone());
+    let store = open().or_else(|error| {
+        // The flash has never been a store, or is one no longer, and nobody else could make it one.
+        let _ = flash().erase(range.start, range.end);
+        open().map_err(|_| error)
+    });
+    let Ok(store) = store else { reset() };
     let mut board = Board {
         name,
-        serial: Patient { serial, feed },
+        serial: Patient { serial, idle: || rest(feed) },
         store,
         slots: flash(),
         answering,
@@ -67,9 +67,16 @@ pub fn run<S: Read + ReadReady + Write, C: Chip>(hardware: Hardware<S, C>) -> ! 
         stack: painted_stack,
     };
     loop {
-        // Another model was installed, or noise on the line made the UART complain: on it goes.
+        // Another model was installed.
         let _ = board.serve();
     }
+}
+
+/// Sleeps until an interrupt, or not at all if one has come since the last time. That is the next tick at the latest,
+/// where SysTick goes on in sleep.
+fn rest(feed: fn()) {
+    feed();
+    cortex_m::asm::wfe();
 }
 
 fn reset() -> ! {

@@ -1,6 +1,6 @@
 //! The commands that serial NOR flashes of more than 16 MiB share, with addresses of four bytes.
 
-use super::Chip;
+use crate::flash::Chip;
 
 const READ_STATUS: u8 = 0x05;
 const PROGRAM_PAGE: u8 = 0x12;
