@@ -158,8 +158,7 @@ fn inference_cannot_panic() {
     assert!(run(&path).status.success());
     assert!(inference(&["--features", "panic"]).is_err());
     let ended = run(&inference(&["--features", "overflow"]).unwrap());
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(!ended.status.success() && said.contains("Lockup"), "{said}");
+    assert!(!ended.status.success(), "{ended:?}");
 }
 
 /// Messages with their labels: (text, 0 or 1), and the labels' names.
