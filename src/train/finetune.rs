@@ -226,30 +226,27 @@ impl Lesson {
         lessons: &mut Vec<Self>,
     ) -> Result<(), Error> {
         let (Target::Span(first, last), Some(context)) = (example.target(), &example.pair) else {
-            lessons.push(Self::read(text, task, example.input(), example.target())?);
+            let input = example.input();
+            lessons.push(Self::of(text.tokens(input)?, task, input, example.target())?);
             return Ok(());
         };
         let mut windows = Windows::new(context);
         while let Some(part) = windows.part() {
             let input = Input { pair: Some(part), ..example.input() };
             let Some(before) = first.checked_sub(windows.start()) else { break };
-            match Self::read(text, task, input, Target::Span(before, before + last - first)) {
+            let tokens = text.tokens(input)?;
+            match Self::of(tokens, task, input, Target::Span(before, before + last - first)) {
                 Ok(lesson) => lessons.push(lesson),
                 Err(Error::SpanOutsideContext) => {}
                 Err(error) => return Err(error),
             }
-            windows.advance(text.tokens(input)?);
+            windows.advance(tokens);
         }
         Ok(())
     }
 
-    fn read(
-        text: &mut TextReader,
-        task: &Task<'_>,
-        input: Input<'_>,
-        target: Target<'_>,
-    ) -> Result<Self, Error> {
-        let tokens = text.tokens(input)?;
+    /// What an input with those tokens teaches.
+    fn of(tokens: &[Token], task: &Task<'_>, input: Input<'_>, target: Target<'_>) -> Result<Self, Error> {
         let mut labels = vec![IGNORED; tokens.len()];
         label_tokens(task, input, target, tokens, &mut labels)?;
         let value = if let Target::Value(value) = target { value } else { 0.0 };

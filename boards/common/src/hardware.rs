@@ -72,6 +72,21 @@ pub fn run<S: Read + Write, C: Chip>(hardware: Hardware<S, C>) -> ! {
     }
 }
 
+/// Switches the caches of instructions and data on, in a processor that has them.
+pub fn switch_caches_on() {
+    // SAFETY: nothing else uses the caches.
+    let mut core = unsafe { cortex_m::Peripherals::steal() };
+    core.SCB.enable_icache();
+    core.SCB.enable_dcache(&mut core.CPUID);
+}
+
+/// Writes what the data cache holds of the RAM there, and forgets all that it holds.
+pub fn empty_data_cache() {
+    // SAFETY: nothing else uses the caches.
+    let mut core = unsafe { cortex_m::Peripherals::steal() };
+    core.SCB.clean_invalidate_dcache(&mut core.CPUID);
+}
+
 /// Sleeps until an interrupt, or not at all if one has come since the last time. That is the next tick at the latest,
 /// where SysTick goes on in sleep.
 fn rest(feed: fn()) {

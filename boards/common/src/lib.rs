@@ -7,17 +7,20 @@
 
 #![no_std]
 #![deny(missing_docs)]
-#![cfg_attr(not(feature = "stack"), deny(unsafe_code))]
 
+#[forbid(unsafe_code)]
 mod answers;
-#[allow(unsafe_code, reason = "a flash is read as memory")]
 pub mod flash;
 #[cfg(feature = "hardware")]
 pub mod hardware;
+#[forbid(unsafe_code)]
 mod lesson;
+#[forbid(unsafe_code)]
 mod line;
+#[forbid(unsafe_code)]
 pub mod nor;
 #[cfg(feature = "hardware")]
+#[forbid(unsafe_code)]
 mod patient;
 #[cfg(feature = "qemu")]
 pub mod qemu;
@@ -25,6 +28,7 @@ pub mod qemu;
 mod stack;
 #[cfg(all(target_arch = "arm", any(feature = "hardware", feature = "qemu")))]
 mod ticks;
+#[forbid(unsafe_code)]
 mod update;
 
 #[cfg(feature = "stack")]

@@ -2,7 +2,8 @@
 
 use crate::flash::Chip;
 
-const READ_STATUS: u8 = 0x05;
+/// Answered with a byte, of which [`BUSY`] is a part.
+pub const READ_STATUS: u8 = 0x05;
 const PROGRAM_PAGE: u8 = 0x12;
 const ERASE_SECTOR: u8 = 0x21;
 /// Whatever the flash was doing, it begins anew.
@@ -11,7 +12,7 @@ pub const RESET: [u8; 2] = [0x66, 0x99];
 pub const WRITE_ENABLE: u8 = 0x06;
 
 /// In [`READ_STATUS`]: a program or an erase is under way.
-const BUSY: u8 = 1;
+pub const BUSY: u8 = 1;
 /// Bytes that are programmed at once, from a multiple of them.
 const PAGE: usize = 256;
 

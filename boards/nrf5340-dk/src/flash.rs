@@ -1,6 +1,7 @@
 //! The serial flash (MX25R6435F), its controller and the cache before its memory.
 
 use electret_board::flash::Chip;
+use electret_board::nor::{BUSY, READ_STATUS};
 use embassy_nrf::pac::clock::vals::Hclk192m;
 use embassy_nrf::pac::{CACHE, CLOCK, QSPI};
 use embassy_nrf::qspi::{Config, Frequency, Qspi};
@@ -8,12 +9,9 @@ use embassy_nrf::qspi::{Config, Frequency, Qspi};
 /// Bytes of the flash.
 pub const BYTES: u32 = 8 << 20;
 
-const READ_STATUS: u8 = 0x05;
 const READ_CONFIGURATION: u8 = 0x15;
 /// Writes the status and the two bytes of the configuration.
 const WRITE_STATUS: u8 = 0x01;
-/// In the status: a program or an erase is under way.
-const BUSY: u8 = 0x01;
 /// In the status: four bits may be used.
 const QUAD: u8 = 0x40;
 /// In the second byte of the configuration: fast, and not sparing.

@@ -5,6 +5,7 @@
 
 use cortex_m::Peripherals;
 use cortex_m::asm::{dsb, isb};
+use electret_board::hardware::{empty_data_cache, switch_caches_on};
 use electret_board::nor::{Bus, RESET};
 use embassy_stm32::mode::Blocking;
 use embassy_stm32::pac;
@@ -38,11 +39,8 @@ pub struct Quadspi(Qspi<'static, QUADSPI, Blocking>);
 impl Quadspi {
     /// Switches the caches and the guard on, so that the window is closed, and resets the flash.
     pub fn new(controller: Qspi<'static, QUADSPI, Blocking>) -> Self {
-        // SAFETY: nothing else uses the caches or the memory protection unit.
-        let mut core = unsafe { Peripherals::steal() };
-        guard(&mut core, false);
-        core.SCB.enable_icache();
-        core.SCB.enable_dcache(&mut core.CPUID);
+        guard(false);
+        switch_caches_on();
         let mut bus = Self(controller);
         RESET.into_iter().for_each(|instruction| bus.send(instruction, None, &[]));
         // A reset that came in the midst of an erase takes so long. (MT25QL512: 30 ms at most; here 40.)
@@ -53,15 +51,12 @@ impl Quadspi {
 
 impl Bus for Quadspi {
     fn unmap(&mut self) {
-        // SAFETY: as in `new`.
-        guard(&mut unsafe { Peripherals::steal() }, false);
+        guard(false);
         pac::QUADSPI.cr().modify(|control| control.set_abort(true));
         while pac::QUADSPI.cr().read().abort() {}
     }
 
     fn map(&mut self) {
-        // SAFETY: as in `new`.
-        let mut core = unsafe { Peripherals::steal() };
         // What the controller is told while it ends a command is lost.
         while pac::QUADSPI.sr().read().busy() {}
         self.0.enable_memory_map(&TransferConfig {
@@ -72,9 +67,8 @@ impl Bus for Quadspi {
             address: None,
             dummy: DummyCycles::_8,
         });
-        // The cache writes through here, and has nothing of the RAM's that cleaning would not keep.
-        core.SCB.clean_invalidate_dcache(&mut core.CPUID);
-        guard(&mut core, true);
+        empty_data_cache();
+        guard(true);
     }
 
     fn send(&mut self, instruction: u8, address: Option<u32>, data: &[u8]) {
@@ -106,7 +100,7 @@ impl Bus for Quadspi {
 }
 
 /// Closes the window of 256 MiB, or opens its first 64 to be read and cached. (ARMv7-M, B3.5.)
-fn guard(core: &mut Peripherals, open: bool) {
+fn guard(open: bool) {
     const ENABLE: u32 = 1;
     const NEVER_CODE: u32 = 1 << 28;
     const READ_ONLY: u32 = 0b110 << 24;
@@ -118,9 +112,10 @@ fn guard(core: &mut Peripherals, open: bool) {
     let window = ENABLE | NEVER_CODE | bytes(28);
     let flash = NEVER_CODE | READ_ONLY | WRITE_THROUGH | bytes(26) | u32::from(open);
     dsb();
-    // SAFETY: the two regions cover the window of the flash, which nobody reads at the moment, and nothing else;
-    // everywhere else the default map stays in force.
+    // SAFETY: nothing else uses the unit. The two regions cover the window of the flash, which nobody reads at the
+    // moment, and nothing else; everywhere else the default map stays in force.
     unsafe {
+        let core = Peripherals::steal();
         core.MPU.ctrl.write(0);
         for (region, attributes) in [(0, window), (1, flash)] {
             core.MPU.rbar.write(MAPPED | VALID | region);

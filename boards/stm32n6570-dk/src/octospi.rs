@@ -5,6 +5,7 @@
 
 use cortex_m::Peripherals;
 use cortex_m::asm::{delay, dsb, isb};
+use electret_board::hardware::{empty_data_cache, switch_caches_on};
 use electret_board::nor::{Bus, RESET, WRITE_ENABLE};
 use embassy_stm32::mode::Blocking;
 use embassy_stm32::pac::{RCC, XSPI1, XSPIM};
@@ -56,11 +57,8 @@ pub struct Octospi(Xspi<'static, XSPI2, Blocking>);
 impl Octospi {
     /// Switches the caches on, resets the flash and tells it to take eight bits.
     pub fn new(controller: Xspi<'static, XSPI2, Blocking>) -> Self {
-        // SAFETY: nothing else uses the caches.
-        let mut core = unsafe { Peripherals::steal() };
-        guard(&mut core, false);
-        core.SCB.enable_icache();
-        core.SCB.enable_dcache(&mut core.CPUID);
+        guard(false);
+        switch_caches_on();
         let mut bus = Self(controller);
         // In the width that a warm start may have left it with, and in the one that it starts with.
         RESET.into_iter().for_each(|instruction| bus.send(instruction, None, &[]));
@@ -87,20 +85,16 @@ impl Octospi {
 
 impl Bus for Octospi {
     fn unmap(&mut self) {
-        // SAFETY: nothing else uses the memory protection unit.
-        guard(&mut unsafe { Peripherals::steal() }, false);
+        guard(false);
         self.0.disable_memory_mapped_mode();
     }
 
     fn map(&mut self) {
-        let read = TransferConfig { dummy: DummyCycles::_20, ..octal(READ, Some(0), true) };
-        let read = TransferConfig { address: None, ..read };
+        let read = TransferConfig { dummy: DummyCycles::_20, address: None, ..octal(READ, Some(0), true) };
         // Nobody writes to the window, whose guard forbids it.
         let _ = self.0.enable_memory_mapped_mode(read, read);
-        // SAFETY: nothing else uses the caches.
-        let mut core = unsafe { Peripherals::steal() };
-        core.SCB.clean_invalidate_dcache(&mut core.CPUID);
-        guard(&mut core, true);
+        empty_data_cache();
+        guard(true);
     }
 
     fn send(&mut self, instruction: u8, address: Option<u32>, data: &[u8]) {
@@ -146,7 +140,7 @@ fn octal(instruction: u8, address: Option<u32>, data: bool) -> TransferConfig {
 
 /// Lets the window of the flash be read and cached, or makes it a device, which no processor reads ahead of being
 /// asked; while the controller sends commands such a read would never end. (Armv8-M, B11.)
-fn guard(core: &mut Peripherals, open: bool) {
+fn guard(open: bool) {
     const READ_ONLY: u32 = 0b10 << 1;
     const NEVER_CODE: u32 = 1;
     const ENABLE: u32 = 1;
@@ -154,9 +148,10 @@ fn guard(core: &mut Peripherals, open: bool) {
     const DEVICE: u32 = 0;
     const LAST: u32 = (MAPPED + BYTES - 1) & !31;
     dsb();
-    // SAFETY: the region is the flash's window, which nobody reads at the moment; everywhere else the default map
-    // stays in force.
+    // SAFETY: nothing else uses the unit. The region is the flash's window, which nobody reads at the moment;
+    // everywhere else the default map stays in force.
     unsafe {
+        let core = Peripherals::steal();
         core.MPU.ctrl.write(0);
         core.MPU.mair[0].write(if open { WRITE_THROUGH } else { DEVICE });
         core.MPU.rnr.write(0);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, Subcommand};
 use electret::board::{
     BOARDS, Board as Known, Client, Clock, Emulator, Firmware, OVER_THE_LINE, Place, build, flash, update,
@@ -568,10 +568,11 @@ impl Learn {
     fn teach(&self, client: &mut Client) -> Result<()> {
         ensure!(self.epochs > 0 && self.batch_size > 0, "--epochs and --batch-size must be at least 1");
         let Labelled { kind, labels, examples } = Labelled::read(&self.examples, LabelNames::OfFile)?;
+        let other = || anyhow!("{}: a board learns labels of texts or of words", self.examples.display());
         let lesson = match kind {
             HeadKind::Classify => Lesson::Classify,
             HeadKind::Tag => Lesson::Tag,
-            _ => bail!("{}: a board learns labels of texts or of words", self.examples.display()),
+            _ => return Err(other()),
         };
         let (labels, learning_rate) = (labels.join("\n"), self.learning_rate);
         client.ask(Command::Teach { lesson, labels: &labels, strategy: &self.strategy, learning_rate })?;
@@ -587,7 +588,7 @@ impl Learn {
                             tags.extend(labels.iter().map(|&label| label as u8));
                             Truth::Tags(&tags)
                         }
-                        _ => bail!("a board learns labels of texts or of words"),
+                        _ => return Err(other()),
                     };
                     client.ask(Command::Learn { text: example.input().text, truth })?;
                     bar.inc(1);
