@@ -216,30 +216,31 @@ fn learn(client: &mut Client, examples: &[(String, u16)]) {
     }
 }
 
+// Emulating a vector unit is slow: this one begins first, by its name, passes twice and asks fewer messages.
 #[test]
-fn what_was_learned_outlives_the_power() {
-    learns_and_loses_power(LEARNER);
+fn a_lesson_outlives_the_power() {
+    learns_and_loses_power(LEARNER, 2, 60);
 }
 
 #[test]
-fn what_was_learned_outlives_the_power_under_linux() {
-    learns_and_loses_power(LINUX);
+fn a_lesson_outlives_the_power_under_linux() {
+    learns_and_loses_power(LINUX, 4, 200);
 }
 
-fn learns_and_loses_power(name: &str) {
+fn learns_and_loses_power(name: &str, passes: usize, questions: usize) {
     let board = Board::find(name).unwrap();
     let Some((firmware, folder)) = firmware(board, &format!("learning-{name}"), None) else { return };
     let (messages, labels) = messages();
     let (lessons, unseen) = messages.split_at(messages.len().min(260) * 3 / 13);
-    let unseen = &unseen[..unseen.len().min(200)];
+    let unseen = &unseen[..unseen.len().min(questions)];
     let (mut emulator, mut client) = start(board, &firmware, &folder, Some(MODEL));
 
     teach(&mut client, &labels);
     let before = right(&mut client, unseen);
-    for _ in 0..4 {
+    for _ in 0..passes {
         learn(&mut client, lessons);
     }
-    let probe = &unseen[0].0;
+    let probe = &unseen.iter().min_by_key(|(text, _)| text.len()).unwrap().0;
     let taught = scores(&mut client, probe);
     client.ask(Command::Commit { adapter: 0 }).unwrap();
     drop(client);
@@ -254,7 +255,7 @@ fn learns_and_loses_power(name: &str) {
         unseen.len()
     );
     assert_eq!(scores(&mut client, probe), taught);
-    assert!(after > before || unseen.len() < 100);
+    assert!(after > before || lessons.len() < 60);
 
     // How long a commit takes, to cut it short.
     teach(&mut client, &labels);
@@ -272,7 +273,7 @@ fn learns_and_loses_power(name: &str) {
     let mut old = scores(&mut client, probe);
 
     // The evaluation harness sees the board as this test does.
-    let some = &unseen[..unseen.len().min(40)];
+    let some = &unseen[..unseen.len().min(15)];
     let right = right(&mut client, some);
     let names: Vec<String> = labels.lines().map(str::to_owned).collect();
     let lines = some.iter().map(|(text, label)| format!("{}\t{text}\n", names[usize::from(*label)]));
@@ -288,16 +289,18 @@ fn learns_and_loses_power(name: &str) {
 
     let (mut kept, mut replaced) = (0, 0);
     let mut random = 0x2545_f491_u32;
+    let mut short = lessons.to_vec();
+    short.sort_by_key(|(text, _)| text.len());
+    short.truncate(20);
+    let (mut emulator, mut client) = start(board, &firmware, &folder, None);
     for cut in 0..CUTS {
-        let (mut emulator, mut client) = start(board, &firmware, &folder, None);
-        assert_eq!(scores(&mut client, probe), old, "cut {cut}");
         teach(&mut client, &labels);
-        let lesson = cut as usize % lessons.len();
-        learn(&mut client, &lessons[lesson..=lesson]);
+        let lesson = cut as usize % short.len();
+        learn(&mut client, &short[lesson..=lesson]);
         let new = scores(&mut client, probe);
         assert_ne!(new, old, "cut {cut}");
         random = random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
-        let moment = duration.mul_f64(f64::from(random >> 8) / f64::from(1 << 24) * 2.0);
+        let moment = duration.mul_f64(f64::from(random >> 8) / f64::from(1 << 24) * 3.0);
         let power = std::thread::spawn(move || {
             std::thread::sleep(moment);
             emulator.kill();
@@ -305,7 +308,7 @@ fn learns_and_loses_power(name: &str) {
         let _ = client.ask(Command::Commit { adapter: 0 });
         power.join().unwrap();
 
-        let (mut emulator, mut client) = start(board, &firmware, &folder, None);
+        (emulator, client) = start(board, &firmware, &folder, None);
         assert_eq!(active(&mut client), Some(0), "cut {cut}");
         let found = scores(&mut client, probe);
         assert!(found == old || found == new, "cut {cut}: neither the old adapter nor the new one");
@@ -315,8 +318,8 @@ fn learns_and_loses_power(name: &str) {
             replaced += 1
         }
         old = found;
-        emulator.kill();
     }
+    emulator.kill();
     println!(
         "{name}: {CUTS} commits cut short within {duration:?}: {kept} times the old adapter, {replaced} times the new"
     );
