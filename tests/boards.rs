@@ -119,6 +119,8 @@ fn every_emulated_board_gives_the_bits_of_this_computer() {
             }
             let refused = client.ask(Command::Classify("no head for it"));
             assert!(matches!(refused, Err(Failure::Refused(_))), "{refused:?}");
+            let empty = client.ask(Command::Detect(" "));
+            assert!(matches!(empty, Err(Failure::EmptyText)), "{empty:?}");
             println!("{}: the bits of this computer in {name}", board.name);
         }
     }
@@ -196,7 +198,7 @@ fn right(client: &mut Client, examples: &[(String, u16)]) -> usize {
             best == Some(usize::from(*label))
         }
         // Longer than the board's sequences, or nothing in it: nobody's fault, and nobody's point.
-        Err(Failure::Refused(_)) => false,
+        Err(Failure::Refused(_) | Failure::EmptyText) => false,
         Err(failure) => panic!("{failure}"),
     };
     examples.iter().filter(right).count()

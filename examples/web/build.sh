@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
 # The page with everything it needs, in target/web: `bash examples/web/build.sh`, then serve that folder.
-# Needs `rustup target add wasm32-unknown-unknown` and `cargo install wasm-bindgen-cli --version 0.2.130`.
+# Needs `rustup target add wasm32-unknown-unknown`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=wasm32-unknown-unknown
-bindgen=${WASM_BINDGEN:-wasm-bindgen}
 mkdir -p target/web
 for kind in scalar simd; do
   flags=""
   [ $kind = scalar ] || flags="-C target-feature=+simd128"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="$flags" ${CARGO:-cargo} rustc --lib --crate-type cdylib --release \
     --no-default-features --features wasm --target $target --target-dir target/web-$kind --config 'profile.release.lto=true'
-  "$bindgen" --target web --no-typescript --out-name electret --out-dir target/web-$kind/page \
-    target/web-$kind/$target/release/electret.wasm
+  cargo run --manifest-path examples/web/bindgen/Cargo.toml --target-dir target/bindgen -- \
+    target/web-$kind/$target/release/electret.wasm target/web-$kind/page
   cp target/web-$kind/page/electret_bg.wasm target/web/electret-$kind.wasm
 done
 # The glue is the same for both.

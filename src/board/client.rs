@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use crate::Error;
 use crate::link::{self, About, Answer, Command, FRAME, Frames, Reply, Request, VERSION};
 
 /// How often a request is sent before the board counts as silent.
@@ -23,6 +24,9 @@ pub enum Failure {
     /// It says why.
     #[error("the board refuses: {0}")]
     Refused(String),
+    /// There is nothing in a text.
+    #[error("the board refuses: {}", Error::<&str>::EmptyText)]
+    EmptyText,
     /// It says nothing.
     #[error("the board says nothing, though asked {ATTEMPTS} times")]
     Silent,
@@ -152,6 +156,9 @@ impl Client {
             match postcard::from_bytes(&message) {
                 Ok(Reply { number, .. }) if number != self.number => {}
                 Ok(Reply { answer: Answer::Done, .. }) => return Ok(Some(Answers(said))),
+                Ok(Reply { answer: Answer::Refused(Error::EmptyText), .. }) => {
+                    return Err(Failure::EmptyText);
+                }
                 Ok(Reply { answer: Answer::Refused(error), .. }) => {
                     return Err(Failure::Refused(error.to_string()));
                 }

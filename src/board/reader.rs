@@ -51,9 +51,7 @@ impl Reader for BoardReader {
                 return Err(Error::ReadFailed);
             }
             Ok(labels) => self.probabilities = labels.into_iter().map(|label| label.1).collect(),
-            Err(Failure::Refused(why)) if why == Error::<&str>::EmptyText.to_string() => {
-                return Err(Error::EmptyText);
-            }
+            Err(Failure::EmptyText) => return Err(Error::EmptyText),
             Err(failure) => {
                 self.failure = Some(failure);
                 return Err(Error::ReadFailed);
