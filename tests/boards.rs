@@ -294,8 +294,9 @@ fn learns_and_loses_power(name: &str, passes: usize, questions: usize) {
     let mut short = lessons.to_vec();
     short.sort_by_key(|(text, _)| text.len());
     short.truncate(20);
-    let (mut emulator, mut client) = start(board, &firmware, &folder, None);
     for cut in 0..CUTS {
+        let (mut emulator, mut client) = start(board, &firmware, &folder, None);
+        assert_eq!(scores(&mut client, probe), old, "cut {cut}");
         teach(&mut client, &labels);
         let lesson = cut as usize % short.len();
         learn(&mut client, &short[lesson..=lesson]);
@@ -310,7 +311,7 @@ fn learns_and_loses_power(name: &str, passes: usize, questions: usize) {
         let _ = client.ask(Command::Commit { adapter: 0 });
         power.join().unwrap();
 
-        (emulator, client) = start(board, &firmware, &folder, None);
+        let (mut emulator, mut client) = start(board, &firmware, &folder, None);
         assert_eq!(active(&mut client), Some(0), "cut {cut}");
         let found = scores(&mut client, probe);
         assert!(found == old || found == new, "cut {cut}: neither the old adapter nor the new one");
@@ -320,8 +321,8 @@ fn learns_and_loses_power(name: &str, passes: usize, questions: usize) {
             replaced += 1
         }
         old = found;
+        emulator.kill();
     }
-    emulator.kill();
     println!(
         "{name}: {CUTS} commits cut short within {duration:?}: {kept} times the old adapter, {replaced} times the new"
     );

@@ -303,10 +303,8 @@ fn every_number_of_threads_gives_the_same_bits_in_order() {
 #[test]
 fn every_kernel_set_equals_scalar_on_shapes_of_all_kinds() {
     let scalar = kernels::available().next().unwrap();
-    // Elsewhere it is mostly an emulator that runs this.
-    let cases = if cfg!(target_arch = "x86_64") { 10_000 } else { 3_000 };
     for set in kernels::available() {
-        assert_eq!(kernels::first_difference(set, scalar, cases), None, "{}", set.name);
+        assert_eq!(kernels::first_difference(set, scalar, 10_000), None, "{}", set.name);
     }
 }
 
