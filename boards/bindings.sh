@@ -6,5 +6,4 @@ ${CARGO:-cargo} rustc --release --no-default-features --features uniffi --lib --
 for library in target/release/{libelectret.so,libelectret.dylib,electret.dll}; do
   if [ -e $library ]; then break; fi
 done
-${CARGO:-cargo} run --release --quiet --no-default-features --features uniffi-bindgen --bin uniffi-bindgen -- \
-  generate --library "$library" --language "$1" --no-format --out-dir "$2"
+cargo run --quiet --manifest-path boards/bindgen/Cargo.toml --target-dir target/bindgen -- "$library" "$1" "$2"

@@ -46,7 +46,7 @@
 //! | `std` | detection of the processor's instructions, AVX2 and AVX-512-VNNI kernels | yes |
 //! | `app` | `app`: models and tuners that own their memory, for any thread | yes |
 //! | `ffi` | `ffi`: the C ABI; with `app` also its owning half | no |
-//! | `uniffi` | Kotlin, Swift and Python over `app`; `uniffi-bindgen` writes their sources | yes |
+//! | `uniffi` | Kotlin, Swift and Python over `app`; `boards/bindings.sh` writes their sources | yes |
 //! | `wasm` | JavaScript over `app` | yes |
 //! | `parallel` | [`tasks::Batch`]: many texts on several threads | yes |
 //! | `convert` | [`import`], [`reference`](mod@reference), [`quantize`], [`evaluate`] | yes |

@@ -29,8 +29,17 @@ const MODEL: &[u8] = include_bytes!("../models/electret-tiny.electret");
 const LEARNER: &str = "qemu-mps3-an547";
 /// A board with an operating system.
 const LINUX: &str = "raspberry-pi";
-/// How often the power is cut.
-const CUTS: u32 = 50;
+
+/// Emulating a vector unit is slow: unless ELECTRET_PATIENT is set, the board that has one is taught, asked and cut off
+/// less often.
+fn patient() -> bool {
+    std::env::var_os("ELECTRET_PATIENT").is_some()
+}
+
+/// How often the power of a board is cut.
+fn cuts(board: &Board) -> u32 {
+    if board.name == LEARNER && !patient() { 10 } else { 50 }
+}
 
 /// Firmware is built one at a time, and each test copies its own.
 static BUILDING: Mutex<()> = Mutex::new(());
@@ -218,12 +227,10 @@ fn learn(client: &mut Client, examples: &[(String, u16)]) {
     }
 }
 
-// Emulating a vector unit is slow: this one begins first, by its name, passes twice and asks fewer messages, unless
-// ELECTRET_PATIENT is set.
+// It begins first, by its name, since it takes longest.
 #[test]
 fn a_lesson_outlives_the_power() {
-    let patient = std::env::var_os("ELECTRET_PATIENT").is_some();
-    let (passes, questions) = if patient { (4, 200) } else { (2, 60) };
+    let (passes, questions) = if patient() { (4, 200) } else { (2, 60) };
     learns_and_loses_power(LEARNER, passes, questions);
 }
 
@@ -297,7 +304,8 @@ fn learns_and_loses_power(name: &str, passes: usize, questions: usize) {
     let mut short = lessons.to_vec();
     short.sort_by_key(|(text, _)| text.len());
     short.truncate(20);
-    for cut in 0..CUTS {
+    let cuts = cuts(board);
+    for cut in 0..cuts {
         let (mut emulator, mut client) = start(board, &firmware, &folder, None);
         assert_eq!(scores(&mut client, probe), old, "cut {cut}");
         teach(&mut client, &labels);
@@ -327,7 +335,7 @@ fn learns_and_loses_power(name: &str, passes: usize, questions: usize) {
         emulator.kill();
     }
     println!(
-        "{name}: {CUTS} commits cut short within {duration:?}: {kept} times the old adapter, {replaced} times the new"
+        "{name}: {cuts} commits cut short within {duration:?}: {kept} times the old adapter, {replaced} times the new"
     );
 }
 
@@ -366,11 +374,12 @@ fn updates_and_loses_power(name: &str, other: &[u8], asks: Command<'_>, piece: D
     // Cut at random moments: it goes on where it was, and the old model answers.
     let mut random = 0x9e37_79b9_u32;
     let mut furthest = 0;
-    for cut in 0..CUTS {
+    let cuts = cuts(board);
+    for cut in 0..cuts {
         random = random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
         // Some pieces on, and some fraction of a piece.
         let (pieces, moment) = (
-            (random >> 24) as usize % (other.len() / 512 / CUTS as usize + 1),
+            (random >> 24) as usize % (other.len() / 512 / cuts as usize + 1),
             piece.mul_f64(f64::from(random >> 8) / f64::from(1 << 24)),
         );
         let mut power = Some(emulator);
@@ -397,7 +406,7 @@ fn updates_and_loses_power(name: &str, other: &[u8], asks: Command<'_>, piece: D
         assert_eq!(logits(&client.ask(Command::Detect(text)).unwrap()), expected, "cut {cut}");
     }
     println!(
-        "{name}: {CUTS} updates cut short, the last at {furthest} of {} bytes: the old model answers",
+        "{name}: {cuts} updates cut short, the last at {furthest} of {} bytes: the old model answers",
         other.len()
     );
 
