@@ -29,17 +29,8 @@ const MODEL: &[u8] = include_bytes!("../models/electret-tiny.electret");
 const LEARNER: &str = "qemu-mps3-an547";
 /// A board with an operating system.
 const LINUX: &str = "raspberry-pi";
-
-/// Emulating a vector unit is slow: unless ELECTRET_PATIENT is set, the board that has one is taught, asked and cut off
-/// less often.
-fn patient() -> bool {
-    std::env::var_os("ELECTRET_PATIENT").is_some()
-}
-
-/// How often the power of a board is cut.
-fn cuts(board: &Board) -> u32 {
-    if board.name == LEARNER && !patient() { 10 } else { 50 }
-}
+/// How often the power is cut.
+const CUTS: u32 = 50;
 
 /// Firmware is built one at a time, and each test copies its own.
 static BUILDING: Mutex<()> = Mutex::new(());
@@ -227,19 +218,21 @@ fn learn(client: &mut Client, examples: &[(String, u16)]) {
     }
 }
 
-// It begins first, by its name, since it takes longest.
+// Emulating a vector unit is slow: this one begins first, by its name, and unless ELECTRET_PATIENT is set it passes
+// twice, asks fewer messages and cuts the power less often.
 #[test]
 fn a_lesson_outlives_the_power() {
-    let (passes, questions) = if patient() { (4, 200) } else { (2, 60) };
-    learns_and_loses_power(LEARNER, passes, questions);
+    let patient = std::env::var_os("ELECTRET_PATIENT").is_some();
+    let (passes, questions, cuts) = if patient { (4, 200, CUTS) } else { (2, 60, 10) };
+    learns_and_loses_power(LEARNER, passes, questions, cuts);
 }
 
 #[test]
 fn a_lesson_outlives_the_power_under_linux() {
-    learns_and_loses_power(LINUX, 4, 200);
+    learns_and_loses_power(LINUX, 4, 200, CUTS);
 }
 
-fn learns_and_loses_power(name: &str, passes: usize, questions: usize) {
+fn learns_and_loses_power(name: &str, passes: usize, questions: usize, cuts: u32) {
     let board = Board::find(name).unwrap();
     let Some((firmware, folder)) = firmware(board, &format!("learning-{name}"), None) else { return };
     let (messages, labels) = messages();
@@ -304,7 +297,6 @@ fn learns_and_loses_power(name: &str, passes: usize, questions: usize) {
     let mut short = lessons.to_vec();
     short.sort_by_key(|(text, _)| text.len());
     short.truncate(20);
-    let cuts = cuts(board);
     for cut in 0..cuts {
         let (mut emulator, mut client) = start(board, &firmware, &folder, None);
         assert_eq!(scores(&mut client, probe), old, "cut {cut}");
@@ -374,12 +366,11 @@ fn updates_and_loses_power(name: &str, other: &[u8], asks: Command<'_>, piece: D
     // Cut at random moments: it goes on where it was, and the old model answers.
     let mut random = 0x9e37_79b9_u32;
     let mut furthest = 0;
-    let cuts = cuts(board);
-    for cut in 0..cuts {
+    for cut in 0..CUTS {
         random = random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
         // Some pieces on, and some fraction of a piece.
         let (pieces, moment) = (
-            (random >> 24) as usize % (other.len() / 512 / cuts as usize + 1),
+            (random >> 24) as usize % (other.len() / 512 / CUTS as usize + 1),
             piece.mul_f64(f64::from(random >> 8) / f64::from(1 << 24)),
         );
         let mut power = Some(emulator);
@@ -406,7 +397,7 @@ fn updates_and_loses_power(name: &str, other: &[u8], asks: Command<'_>, piece: D
         assert_eq!(logits(&client.ask(Command::Detect(text)).unwrap()), expected, "cut {cut}");
     }
     println!(
-        "{name}: {cuts} updates cut short, the last at {furthest} of {} bytes: the old model answers",
+        "{name}: {CUTS} updates cut short, the last at {furthest} of {} bytes: the old model answers",
         other.len()
     );
 
