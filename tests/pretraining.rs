@@ -4,6 +4,7 @@
 mod common;
 
 use std::fmt::Write;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -320,6 +321,101 @@ fn a_run_becomes_a_model_that_answers() {
         let mut session = Session::new(model, arena.as_mut_slice(), 32).unwrap();
         assert!(session.encode("The cat sees a ball.".into()).unwrap().0.len() >= 7);
     }
+}
+
+/// A discriminator that learnt a difference on top of its generator's words (GDES) reads their sum: so does whatever
+/// starts from it, unless it keeps the two apart itself.
+#[test]
+fn a_warm_start_reads_what_the_discriminator_read() {
+    const WORDS: &str = "electra.embeddings.word_embeddings.weight";
+    const DELTA: &str = "word_embeddings_delta.weight";
+    let corpus = corpus("warm-corpus");
+    let warm = folder("warm-gdes");
+    let gdes = Run { generator: Generator { size: 0.5, sharing: Sharing::Gdes }, ..run(Kind::Electra) };
+    train(&gdes, &corpus, &warm, Some(4)).unwrap();
+    let values = |tensors: &Tensors, wanted| {
+        let (_, array) = tensors.iter().find(|(name, _)| *name == wanted).expect("a tensor of that name");
+        array.iter().copied().collect::<Vec<f32>>()
+    };
+    let learnt = newest_weights(&warm).unwrap().1;
+    let (words, delta) = (values(&learnt, WORDS), values(&learnt, DELTA));
+    assert!(delta.iter().any(|&value| value != 0.0));
+    let started = |recipe: &Run| {
+        let out = folder("warm-started");
+        train(&Run { init_from: Some(warm.clone()), ..recipe.clone() }, &corpus, &out, Some(0)).unwrap();
+        newest_weights(&out).unwrap().1
+    };
+    let sum: Vec<f32> = words.iter().zip(&delta).map(|(word, delta)| word + delta).collect();
+    assert!(values(&started(&run(Kind::Mlm)), WORDS) == sum);
+    let apart = started(&gdes);
+    assert!(values(&apart, WORDS) == words && values(&apart, DELTA) == delta);
+}
+
+/// Ids stand for other pieces in another vocabulary of the same length.
+#[test]
+fn another_vocabulary_is_refused() {
+    let corpus = corpus("vocabulary-corpus");
+    let out = folder("vocabulary-run");
+    train(&run(Kind::Mlm), &corpus, &out, Some(1)).unwrap();
+    let pieces = std::fs::read_to_string(corpus.join("vocab.txt")).unwrap();
+    let mut pieces: Vec<&str> = pieces.lines().collect();
+    let last = pieces.len() - 1;
+    pieces.swap(last, last - 1);
+    let other = folder("vocabulary-other");
+    std::fs::write(other.join("pieces.txt"), pieces.join("\n")).unwrap();
+    build(&BuildOptions {
+        sources: vec![corpus.join("text.txt")],
+        out: other.clone(),
+        vocab: Some(other.join("pieces.txt")),
+        vocab_size: 0,
+        sequence: 32,
+        seed: 1,
+    })
+    .unwrap();
+    let exported = export(&out, &other, Which::Generator, &folder("vocabulary-export"));
+    let warm = Run { init_from: Some(out.clone()), ..run(Kind::Electra) };
+    for refused in [exported.map(drop), train(&warm, &other, &folder("vocabulary-warm"), Some(1))] {
+        let message = format!("{:#}", refused.unwrap_err());
+        assert!(message.contains("another vocabulary"), "{message}");
+    }
+    std::fs::write(other.join("vocab.txt"), pieces[..last].join("\n")).unwrap();
+    let message = format!("{:#}", Corpus::open(&other).unwrap_err());
+    assert!(message.contains("vocab.txt: not what `corpus build` wrote"), "{message}");
+
+    let mut heldout = Command::new(env!("CARGO_BIN_EXE_electret"));
+    let said = heldout.arg("heldout").arg(&out).arg("--corpus").arg(&corpus).output().unwrap();
+    let message = String::from_utf8(said.stderr).unwrap();
+    assert!(!said.status.success() && message.contains("trains no discriminator"), "{message}");
+}
+
+#[test]
+fn a_run_has_one_process_at_a_time_and_outlives_damage() {
+    let corpus = corpus("damage-corpus");
+    let (whole, damaged) = (folder("damage-whole"), folder("damage-parts"));
+    let run = run(Kind::Electra);
+    train(&run, &corpus, &whole, None).unwrap();
+    train(&run, &corpus, &damaged, Some(7)).unwrap();
+
+    let elsewhere = File::create(damaged.join("run.lock")).unwrap();
+    elsewhere.lock().unwrap();
+    let message = train(&run, &corpus, &damaged, None).unwrap_err().to_string();
+    assert!(message.contains("another process is training this run"), "{message}");
+    drop(elsewhere);
+
+    let newest = damaged.join("step-00000007.safetensors");
+    std::fs::OpenOptions::new().write(true).open(&newest).unwrap().set_len(1000).unwrap();
+    let message = format!("{:#}", train(&run, &corpus, &damaged, None).unwrap_err());
+    assert!(message.contains("once it is removed the run goes on from step 6"), "{message}");
+    std::fs::remove_file(newest).unwrap();
+
+    let lines = std::fs::read(damaged.join("curve.tsv")).unwrap();
+    let mut lines: Vec<&[u8]> = lines.split_inclusive(|&byte| byte == b'\n').collect();
+    lines[5] = b"\0\0\0\0\xff\n";
+    std::fs::write(damaged.join("curve.tsv"), lines.concat()).unwrap();
+    train(&run, &corpus, &damaged, None).unwrap();
+    let (whole_curve, curve) = (self::curve(&whole), self::curve(&damaged));
+    assert_eq!(curve, [&whole_curve[..5], &whole_curve[7..]].concat());
+    assert_eq!(newest_weights(&whole).unwrap(), newest_weights(&damaged).unwrap());
 }
 
 /// The same documents as text, as JSON lines and compressed become the same shards; and a build that was killed goes

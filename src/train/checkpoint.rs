@@ -61,9 +61,7 @@ impl<B: Backend> Checkpoint<B> {
 
     /// The newest checkpoint of the folder, if there is one.
     pub fn newest(folder: &Path, device: &B::Device) -> Result<Option<Self>> {
-        let Some((step, path)) = checkpoints(folder)?.pop() else { return Ok(None) };
-        let mut all = Tensors::default();
-        all.read(&path)?;
+        let Some((step, all)) = read_newest(folder)? else { return Ok(None) };
         let part = |prefix: &str| all.clone().renamed(|name| Some(name.strip_prefix(prefix)?.to_owned()));
         let weights = without_moments(all.clone());
         Ok(Some(Self {
@@ -79,11 +77,23 @@ impl<B: Backend> Checkpoint<B> {
 
 /// The weights of a run's newest checkpoint on the host, with its step.
 pub fn newest_weights(folder: &Path) -> Result<(usize, Tensors)> {
-    let (step, path) =
-        checkpoints(folder)?.pop().with_context(|| format!("{}: no checkpoint here", folder.display()))?;
-    let mut all = Tensors::default();
-    all.read(&path)?;
+    let (step, all) =
+        read_newest(folder)?.with_context(|| format!("{}: no checkpoint here", folder.display()))?;
     Ok((step, without_moments(all)))
+}
+
+/// All tensors of the newest checkpoint, with its step.
+fn read_newest(folder: &Path) -> Result<Option<(usize, Tensors)>> {
+    let mut found = checkpoints(folder)?;
+    let Some((step, path)) = found.pop() else { return Ok(None) };
+    let mut all = Tensors::default();
+    all.read(&path).with_context(|| match found.pop() {
+        Some((before, _)) => {
+            format!("the checkpoint of step {step} is damaged; once it is removed the run goes on from step {before}")
+        }
+        None => format!("the checkpoint of step {step} is damaged, and there is no other"),
+    })?;
+    Ok(Some((step, all)))
 }
 
 fn without_moments(all: Tensors) -> Tensors {

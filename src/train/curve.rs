@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -47,7 +47,7 @@ pub struct Row {
 
 /// The curve of a run, being drawn.
 pub struct Curve<B: Backend> {
-    files: Option<(File, Events)>,
+    files: Option<(File, PathBuf, Events)>,
     since: Instant,
     steps: usize,
     tokens: usize,
@@ -84,12 +84,16 @@ impl<B: Backend> Curve<B> {
     /// Opens the curve of a folder, without the lines after `step`, which a resumed run writes again.
     pub fn open(folder: &Path, step: usize) -> Result<Self> {
         let path = folder.join("curve.tsv");
-        let old = if path.exists() { rows(folder)? } else { Vec::new() };
-        let kept = old.iter().filter(|row| row.step <= step).map(line);
+        let old = if path.exists() { read(&path)? } else { Vec::new() };
+        // A curve that was damaged does not keep whole weights from being trained further.
+        let readable = old.into_iter().map_while(|row| {
+            row.inspect_err(|error| log::warn!("{error:#}; the curve goes on at step {step}")).ok()
+        });
+        let kept = readable.filter(|row| row.step <= step).map(|row| line(&row));
         let text: String = std::iter::once(COLUMNS.join("\t") + "\n").chain(kept).collect();
         write_atomically(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
         let file = OpenOptions::new().append(true).open(&path).with_context(|| path.display().to_string())?;
-        Ok(Self { files: Some((file, Events::create(folder, step)?)), ..Self::unwritten() })
+        Ok(Self { files: Some((file, path, Events::create(folder, step)?)), ..Self::unwritten() })
     }
 
     /// Takes in a step: its parts with what they showed, and its gradient's norm.
@@ -161,8 +165,8 @@ impl<B: Backend> Curve<B> {
                 tokens / self.since.elapsed().as_secs_f64(),
             ],
         };
-        if let Some((file, events)) = &mut self.files {
-            file.write_all(line(&row).as_bytes())?;
+        if let Some((file, path, events)) = &mut self.files {
+            file.write_all(line(&row).as_bytes()).with_context(|| path.display().to_string())?;
             events.add(&row)?;
         }
         (self.steps, self.tokens, self.since) = (0, 0, Instant::now());
@@ -202,8 +206,13 @@ fn line(row: &Row) -> String {
 /// # Errors
 /// A line that has other columns, by its number.
 pub fn rows(folder: &Path) -> Result<Vec<Row>> {
-    let path = folder.join("curve.tsv");
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    read(&folder.join("curve.tsv"))?.into_iter().collect()
+}
+
+/// The lines of a curve, or what is wrong with each.
+fn read(path: &Path) -> Result<Vec<Result<Row>>> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let text = String::from_utf8_lossy(&bytes);
     let parse = |(index, line): (usize, &str)| {
         let mut fields = line.split('\t');
         let step = fields.next().and_then(|field| field.parse().ok());
@@ -213,5 +222,5 @@ pub fn rows(folder: &Path) -> Result<Vec<Row>> {
     };
     // What a crash left of the last line is not a line yet.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().enumerate().skip(1).map(parse).collect()
+    Ok(whole.lines().enumerate().skip(1).map(parse).collect())
 }

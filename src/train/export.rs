@@ -25,10 +25,11 @@ pub enum Which {
 /// Returns the step of the checkpoint.
 ///
 /// # Errors
-/// A network that the run's objective does not train.
+/// A network that the run's objective does not train; a corpus with another vocabulary than the run's.
 pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> Result<usize> {
     let corpus = Corpus::open(corpus_folder)?;
     let run = Run::open(folder)?;
+    Run::shares_vocabulary(folder, &corpus.manifest)?;
     let shapes = run.shapes(&corpus)?;
     let (step, tensors) = newest_weights(folder)?;
     let kind = run.objective.kind;
@@ -51,8 +52,7 @@ pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> 
     };
     // Positions beyond the longest example were never trained: they are left out.
     let config = ElectraConfig { max_position_embeddings: corpus.manifest.sequence, ..shape };
-    let own_words = encoder == "electra" && tensors.contains(WORD_DELTA);
-    let tensors = if own_words { with_delta(tensors)? } else { tensors };
+    let tensors = if encoder == "electra" { with_delta(tensors)? } else { tensors };
     let tensors = tensors.renamed(|name| {
         let renamed = |rest: &str| Some(format!("electra.{rest}"));
         if let Some(rest) = name.strip_prefix(tables).and_then(|rest| rest.strip_prefix(".embeddings.")) {
@@ -87,8 +87,11 @@ pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> 
     Ok(step)
 }
 
-/// The word embeddings with what the discriminator learnt on top of them.
-fn with_delta(mut tensors: Tensors) -> Result<Tensors> {
+/// The word embeddings with what the discriminator learnt on top of them, if that was kept apart.
+pub(super) fn with_delta(mut tensors: Tensors) -> Result<Tensors> {
+    if !tensors.contains(WORD_DELTA) {
+        return Ok(tensors);
+    }
     let name = "electra.embeddings.word_embeddings.weight";
     let of =
         |wanted: &str| tensors.iter().find(|(name, _)| *name == wanted).map(|(_, array)| array.to_owned());

@@ -1,6 +1,6 @@
 //! Is it a discriminator? Held-out text with replaced tokens, and how well they are told apart.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::{Int, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -52,6 +52,9 @@ pub struct Scores {
 }
 
 /// Judges the first `examples` held-out examples with both forms of the discriminator.
+///
+/// # Errors
+/// A run whose objective trains no discriminator, a model that takes other sequences, text in which nothing is replaced.
 pub fn score<B: Kernels>(
     run: &Run,
     corpus: &Corpus,
@@ -61,6 +64,8 @@ pub fn score<B: Kernels>(
     examples: usize,
     device: &B::Device,
 ) -> Result<Scores> {
+    let kind = run.objective.kind;
+    ensure!(kind.detects(), "objective {kind:?} trains no discriminator: there is nothing to judge");
     let shapes = run.shapes(corpus)?;
     let Pair { generator, discriminator } = Pair::new(weights, &shapes, 0.0);
     let frequency = corpus.log_frequencies();
@@ -74,7 +79,7 @@ pub fn score<B: Kernels>(
         (0..corpus.heldout.len().min(examples)).map(|i| corpus.heldout.get(i)).collect();
     for examples in examples.chunks(BATCH) {
         let masked = Masked::draw(examples, sequence, &corpus.special, run.objective.mask_prob, &mut rng);
-        let counts = Counts::of(std::slice::from_ref(&masked), run.objective.kind);
+        let counts = Counts::of(std::slice::from_ref(&masked), kind);
         let placed = Placed::new(&masked, counts, device);
         let samples = match replacement {
             Replacement::Generator => sample_replacements(&generator, &placed),

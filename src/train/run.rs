@@ -3,6 +3,7 @@
 //! A preset gives every value, a file changes some, the command line has the last word. What a folder's
 //! `run.toml` says is what its weights were trained with: going on with anything else is refused.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -137,12 +138,14 @@ impl Run {
         toml::from_str(&text).with_context(|| path.display().to_string())
     }
 
-    /// Writes `run.toml` and a copy of the corpus's `corpus.json`, or checks that the folder's own say the same.
+    /// Writes `run.toml` and a copy of the corpus's `corpus.json`, or checks that the folder's own say the same. The
+    /// folder is this process's until what is returned is dropped.
     ///
     /// # Errors
-    /// Other settings, setting by setting; another corpus.
-    pub fn claim(&self, folder: &Path, corpus: &Manifest) -> Result<()> {
+    /// Another process that trains there; other settings, setting by setting; another corpus.
+    pub fn claim(&self, folder: &Path, corpus: &Manifest) -> Result<File> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let lock = lock(folder)?;
         let manifest = folder.join("corpus.json");
         if manifest.exists() {
             ensure!(
@@ -158,7 +161,7 @@ impl Run {
         if !path.exists() {
             write_atomically(&path, toml::to_string(self)?.as_bytes())
                 .with_context(|| path.display().to_string())?;
-            return Ok(());
+            return Ok(lock);
         }
         let theirs = Table::try_from(Self::open(folder)?)?;
         let differences = differences("", &theirs, &Table::try_from(self)?);
@@ -167,6 +170,20 @@ impl Run {
             "{}: this run was started with other settings ({}); use those or another folder",
             path.display(),
             differences.join("; ")
+        );
+        Ok(lock)
+    }
+
+    /// Checks that in a run's folder ids stand for the pieces that they stand for in this corpus.
+    ///
+    /// # Errors
+    /// Another vocabulary.
+    pub fn shares_vocabulary(folder: &Path, corpus: &Manifest) -> Result<()> {
+        ensure!(
+            Manifest::read(&folder.join("corpus.json"))?.vocabulary_crc == corpus.vocabulary_crc,
+            "{}: this run was trained with another vocabulary than the corpus has; take the run's own corpus, or \
+             build one with the vocab.txt of that (--vocab)",
+            folder.display()
         );
         Ok(())
     }
@@ -245,6 +262,25 @@ impl Run {
             ..*discriminator
         }
     }
+}
+
+/// Keeps other processes from training in a folder. A process that ends, however it ends, lets go.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("run.lock");
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!(
+            "{}: another process is training this run; wait until it has ended, or use another folder",
+            folder.display()
+        ),
+        // Not every network's file system has locks.
+        Err(TryLockError::Error(error)) => log::warn!(
+            "{}: {error}; see to it yourself that no other process trains this run",
+            path.display()
+        ),
+    }
+    Ok(file)
 }
 
 /// Puts the values of `over` in the place of those of `under`, table by table.

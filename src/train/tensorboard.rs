@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -14,7 +14,10 @@ use super::curve::{COLUMNS, Row};
 use crate::weights::CRC_32C;
 
 /// An event file that is being written.
-pub struct Events(File);
+pub struct Events {
+    file: File,
+    path: PathBuf,
+}
 
 impl Events {
     /// A new file in the folder, whose first event tells TensorBoard to forget what earlier files say after `step`.
@@ -22,7 +25,8 @@ impl Events {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = format!("events.out.tfevents.{}.{}.electret", started.as_secs(), started.subsec_nanos());
         let path = folder.join(name);
-        let mut events = Self(File::create(&path).with_context(|| path.display().to_string())?);
+        let file = File::create(&path).with_context(|| path.display().to_string())?;
+        let mut events = Self { file, path };
         events.record(&message(3, b"brain.Event:2"))?;
         let session_start = [&varint(1 << 3)[..], &varint(1)].concat();
         events.record(&[step_field(step), message(7, &session_start)].concat())?;
@@ -47,7 +51,7 @@ impl Events {
         let event = [&[1 << 3 | 1][..], &now.to_le_bytes(), fields].concat();
         let length = (event.len() as u64).to_le_bytes();
         let record = [&length[..], &masked_crc(&length), &event, &masked_crc(&event)].concat();
-        Ok(self.0.write_all(&record)?)
+        self.file.write_all(&record).with_context(|| self.path.display().to_string())
     }
 }
 

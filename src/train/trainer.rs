@@ -3,6 +3,7 @@
 //! A batch is drawn by a thread of its own while the device works on the one before, and nothing is fetched from the
 //! device between two reports.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -15,8 +16,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::checkpoint::{Checkpoint, newest_weights};
-use super::corpus::{Corpus, Example};
+use super::corpus::{Corpus, Example, Manifest};
 use super::curve::Curve;
+use super::export::with_delta;
 use super::kernels::{Computed, Differentiable};
 use super::learner::{Gradients, Learner, Precision};
 use super::masked::Masked;
@@ -30,6 +32,7 @@ use super::run::{Run, Sharing};
 use super::start::fresh_weights;
 use super::weights::{Weights, host_values};
 use crate::ElectraConfig;
+use crate::weights::CRC_32C;
 
 /// Batches that are drawn ahead.
 const DRAWN_AHEAD: usize = 2;
@@ -77,7 +80,8 @@ impl Run {
     /// that it stopped after.
     ///
     /// # Errors
-    /// Another run's folder, a loss that is no longer finite, what a disk says. The newest checkpoint stays whole.
+    /// Another run's folder, or one in which another process trains; ranks that do not do the same; a loss that is no
+    /// longer finite, what a disk says. The newest checkpoint stays whole.
     pub fn train<B: Differentiable>(
         &self,
         corpus: &Corpus,
@@ -92,7 +96,7 @@ impl Run {
                 "precision = \"bf16\": this device has no bf16; train in f32"
             );
         }
-        let start = self.begin::<B::InnerBackend>(&shapes, corpus, folder, pace.ranks, device)?;
+        let (start, _claim) = self.begin::<B::InnerBackend>(&shapes, corpus, folder, pace.ranks, device)?;
         let mut learner = Learner::<B>::new(start, self.precision, None);
         let (ranks, writes) = (pace.ranks, pace.ranks.rank() == 0);
         let stop = pace.stop_at.unwrap_or(self.steps).min(self.steps);
@@ -148,7 +152,8 @@ impl Run {
         })
     }
 
-    /// What the run goes on from: the newest checkpoint, which the first rank makes where there is none.
+    /// What the run goes on from: the newest checkpoint, which the first rank makes where there is none; and its claim
+    /// to the folder.
     fn begin<B: Backend>(
         &self,
         shapes: &Shapes,
@@ -156,14 +161,15 @@ impl Run {
         folder: &Path,
         ranks: &dyn Ranks,
         device: &B::Device,
-    ) -> Result<Checkpoint<B>> {
+    ) -> Result<(Checkpoint<B>, Option<File>)> {
         let (size, parts) = (ranks.size(), self.batch_size / self.micro());
         ensure!(
             size <= parts,
             "{size} ranks for {parts} parts of a batch: set micro_batch to batch_size / {size} or less"
         );
+        let mut claim = None;
         if ranks.rank() == 0 {
-            self.claim(folder, &corpus.manifest)?;
+            claim = Some(self.claim(folder, &corpus.manifest)?);
             if !Checkpoint::<B>::is_in(folder)? {
                 corpus.verify()?;
                 let weights = self.initial_weights(shapes, corpus, device)?;
@@ -171,7 +177,24 @@ impl Run {
             }
         }
         ranks.wait();
-        Checkpoint::newest(folder, device)?.context("the run's folder is not shared")
+        let start = Checkpoint::newest(folder, device)?.context("the run's folder is not shared")?;
+        self.agree(&corpus.manifest, start.step, ranks)?;
+        Ok((start, claim))
+    }
+
+    /// Checks that all ranks do the same work: one that has a folder, a corpus or options of its own would spoil the sums.
+    fn agree(&self, corpus: &Manifest, step: usize, ranks: &dyn Ranks) -> Result<()> {
+        let work = toml::to_string(self)? + &serde_json::to_string(corpus)?;
+        let hash = CRC_32C.checksum(work.as_bytes());
+        // Each is a whole number that f32 has, and so are the sums.
+        let own = [step as f32, (hash >> 16) as f32, (hash & 0xffff) as f32];
+        let mut sums = own;
+        ranks.sum(&mut sums);
+        ensure!(
+            sums == own.map(|value| value * ranks.size() as f32),
+            "the ranks do not agree; each needs the same folder, corpus and options"
+        );
+        Ok(())
     }
 
     /// The parts of a step's batch.
@@ -246,9 +269,13 @@ impl Run {
             }
         }
         if let Some(other) = &self.init_from {
+            Self::shares_vocabulary(other, &corpus.manifest)?;
             let (step, tensors) = newest_weights(other)?;
             log::info!("starting from the encoder of {} at step {step}", other.display());
-            weights.adopt_encoder(&Weights::from_tensors(&tensors, device)?)?;
+            let apart = self.generator.sharing == Sharing::Gdes;
+            let tensors = if apart { tensors } else { with_delta(tensors)? };
+            let adopted = weights.adopt_encoder(&Weights::from_tensors(&tensors, device)?);
+            adopted.with_context(|| other.display().to_string())?;
         }
         Ok(weights)
     }

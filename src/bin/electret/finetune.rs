@@ -7,7 +7,7 @@ use clap::Args;
 use electret::evaluate::{LabelNames, Labelled, Metric};
 use electret::import::write_atomically;
 use electret::train::finetune::{Finetuned, Recipe, finetune};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::convert::open_source;
 use super::device::{Device, on_device};
@@ -91,27 +91,44 @@ impl Finetune {
         let dev = dev.as_ref();
         let learn =
             |seed| on_device!(self.device, B, at => finetune::<B>(&start, &train, dev, &recipe, seed, at));
-        let runs = self.seeds.iter().map(|&seed| learn(seed)).collect::<Result<Vec<_>>>()?;
-        let best = runs.iter().max_by(|a, b| reached(a).total_cmp(&reached(b))).context("--seeds: none")?;
-        best.checkpoint.write(&self.out)?;
-        let rows: Vec<_> = runs
-            .iter()
-            .map(|run| json!({"seed": run.seed, "losses": run.losses, "dev": run.dev, "left_out": run.left_out}))
-            .collect();
-        let record = json!({"source": self.source.display().to_string(), "train": self.train.display().to_string(),
-                            "recipe": recipe, "best_seed": best.seed, "seeds": rows});
-        let path = self.out.join("finetune.json");
-        write_atomically(&path, format!("{record:#}\n").as_bytes())
-            .with_context(|| path.display().to_string())?;
+        let (mut runs, mut best) = (Vec::new(), 0);
+        // What a seed has learned is kept before the next one begins, which may be interrupted.
+        for &seed in &self.seeds {
+            let run = learn(seed).with_context(|| format!("seed {seed}"))?;
+            runs.push(run);
+            let newest = runs.len() - 1;
+            if newest == 0 || reached(&runs[newest]) > reached(&runs[best]) {
+                best = newest;
+                runs[best].checkpoint.write(&self.out)?;
+            }
+            self.keep_record(&recipe, &runs, best)?;
+        }
         if self.output.json {
-            say!("{record}");
+            say!("{}", self.record(&recipe, &runs, best));
         } else {
             self.say(&runs, best)?;
         }
         Ok(())
     }
 
-    fn say(&self, runs: &[Finetuned], best: &Finetuned) -> Result<()> {
+    /// What was done, and what each seed came to.
+    fn record(&self, recipe: &Recipe, runs: &[Finetuned], best: usize) -> Value {
+        let rows: Vec<_> = runs
+            .iter()
+            .map(|run| json!({"seed": run.seed, "losses": run.losses, "dev": run.dev, "left_out": run.left_out}))
+            .collect();
+        json!({"source": self.source.display().to_string(), "train": self.train.display().to_string(),
+               "recipe": recipe, "best_seed": runs[best].seed, "seeds": rows})
+    }
+
+    fn keep_record(&self, recipe: &Recipe, runs: &[Finetuned], best: usize) -> Result<()> {
+        let path = self.out.join("finetune.json");
+        let record = self.record(recipe, runs, best);
+        write_atomically(&path, format!("{record:#}\n").as_bytes())
+            .with_context(|| path.display().to_string())
+    }
+
+    fn say(&self, runs: &[Finetuned], best: usize) -> Result<()> {
         for run in runs {
             let scores = run.dev.last().into_iter().flatten();
             let said: String =
@@ -124,7 +141,7 @@ impl Finetune {
                 );
             }
         }
-        say!("{}: seed {}", self.out.display(), best.seed);
+        say!("{}: seed {}", self.out.display(), runs[best].seed);
         Ok(())
     }
 }

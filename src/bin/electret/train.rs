@@ -221,6 +221,15 @@ impl Pretrain {
         let corpus = Corpus::open(&self.corpus)?;
         #[cfg(feature = "mpi")]
         let ranks = Mpi::join()?;
+        #[cfg(feature = "mpi")]
+        if ranks.size() > 1 {
+            // The launcher ends the other ranks with a process that was aborted; they would wait for one that unwinds.
+            let say = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                say(panic);
+                std::process::abort();
+            }));
+        }
         #[cfg(not(feature = "mpi"))]
         let ranks = Alone;
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -309,6 +318,7 @@ impl Heldout {
     pub fn run(&self) -> Result<()> {
         let corpus = Corpus::open(&self.corpus)?;
         let run = Run::open(&self.run)?;
+        Run::shares_vocabulary(&self.run, &corpus.manifest)?;
         let device = Default::default();
         let (step, tensors) = newest_weights(&self.run)?;
         let weights = Weights::<Flex>::from_tensors(&tensors, &device)?;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pack::{Packer, sentences};
 use super::source::Lines;
-use super::{Example, HELDOUT_EVERY, Manifest, vocabulary};
+use super::{Example, HELDOUT_EVERY, Manifest, checksum, vocabulary};
 use crate::Error;
 use crate::import::{read_vocabulary, write_atomically};
 use crate::quantize::vocabulary_archive;
@@ -200,6 +200,7 @@ impl Building {
             train_examples: train.examples,
             heldout_examples: heldout.examples,
             documents: self.note.documents,
+            vocabulary_crc: checksum(&options.out.join("vocab.txt"))?,
             train_crc: self.train.crc()?,
             heldout_crc: self.heldout.crc()?,
             sources: options.sources.iter().map(name).collect(),

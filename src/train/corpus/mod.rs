@@ -51,6 +51,8 @@ pub struct Manifest {
     pub tokens: usize,
     /// Documents read.
     pub documents: usize,
+    /// CRC-32C of `vocab.txt`: which pieces the ids stand for.
+    pub vocabulary_crc: u32,
     /// CRC-32C of `train.u16`.
     pub train_crc: u32,
     /// CRC-32C of `heldout.u16`.
@@ -94,14 +96,13 @@ impl Corpus {
     /// Opens the folder that [`build`](build()) wrote.
     pub fn open(folder: &Path) -> Result<Self> {
         let manifest = Manifest::read(&folder.join("corpus.json"))?;
-        let (pieces, special) = read_vocabulary(&folder.join("vocab.txt"))?;
+        let vocabulary = folder.join("vocab.txt");
         ensure!(
-            pieces.len() == manifest.vocab_size,
-            "{}: vocab.txt has {} pieces where corpus.json says {}",
-            folder.display(),
-            pieces.len(),
-            manifest.vocab_size
+            checksum(&vocabulary)? == manifest.vocabulary_crc,
+            "{}: not what `corpus build` wrote; build the corpus again",
+            vocabulary.display()
         );
+        let (pieces, special) = read_vocabulary(&vocabulary)?;
         let open = |name, examples| Examples::open(&folder.join(name), &manifest, examples);
         Ok(Self {
             train: open("train.u16", manifest.train_examples)?,
@@ -141,6 +142,11 @@ impl Corpus {
         let total: u64 = counts.iter().sum();
         counts.iter().map(|&count| (count as f64 / total as f64).ln() as f32).collect()
     }
+}
+
+/// CRC-32C of a small file.
+fn checksum(path: &Path) -> Result<u32> {
+    Ok(CRC_32C.checksum(&std::fs::read(path).with_context(|| path.display().to_string())?))
 }
 
 /// The records of one shard, memory-mapped.
