@@ -52,6 +52,10 @@ pub fn compile(
         Some(key) => command.args(["--features", "signatures"]).env("ELECTRET_PUBLIC_KEY", key),
         None => command.env_remove("ELECTRET_PUBLIC_KEY"),
     };
+    // Cargo would take them in the place of those of the package, which name its linker script.
+    for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
+        command.env_remove(flags);
+    }
     command.arg("--target-dir");
     let status = command.arg(&target).current_dir(&package).status().context("cargo")?;
     ensure!(status.success(), "{binary} of {} does not build", board.name);

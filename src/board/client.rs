@@ -28,7 +28,9 @@ pub enum Failure {
     #[error("the board refuses: {}", Error::<&str>::EmptyText)]
     EmptyText,
     /// It says nothing.
-    #[error("the board says nothing, though asked {ATTEMPTS} times")]
+    #[error(
+        "the board says nothing, though asked {ATTEMPTS} times; on a serial port, is --baud what the board's src/main.rs says?"
+    )]
     Silent,
     /// Nobody is there.
     #[error("the line to the board is closed")]
@@ -144,7 +146,7 @@ impl Client {
         Err(Failure::Silent)
     }
 
-    /// What is said to the last request; `None` if it stays quiet for too long.
+    /// What is said to the last request; `None` if it stays quiet for too long, or an answer was lost on the way.
     fn answers(&mut self) -> Result<Option<Answers>, Failure> {
         let mut said = Vec::new();
         loop {
@@ -155,7 +157,9 @@ impl Client {
             };
             match postcard::from_bytes(&message) {
                 Ok(Reply { number, .. }) if number != self.number => {}
-                Ok(Reply { answer: Answer::Done, .. }) => return Ok(Some(Answers(said))),
+                Ok(Reply { answer: Answer::Done { replies }, .. }) => {
+                    return Ok((said.len() == usize::from(replies)).then_some(Answers(said)));
+                }
                 Ok(Reply { answer: Answer::Refused(Error::EmptyText), .. }) => {
                     return Err(Failure::EmptyText);
                 }

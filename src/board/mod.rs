@@ -132,7 +132,7 @@ pub const BOARDS: &[Board] = &[
         }),
     },
     Board {
-        name: "raspberry-pi-pico2",
+        name: "rp2350",
         processor: "RP2350, Cortex-M33",
         target: "thumbv8m.main-none-eabihf",
         place: Place::Hardware(Chip {
@@ -181,7 +181,11 @@ impl Board {
     pub fn machine(&self) -> Result<&Machine> {
         match &self.place {
             Place::Emulator(machine) => Ok(machine),
-            _ => bail!("{} is no emulated board: electret board flash {0}", self.name),
+            _ => bail!(
+                "{} is not emulated: name the serial port that it is connected to, such as /dev/ttyACM0; electret board flash \
+                 brings firmware there",
+                self.name
+            ),
         }
     }
 

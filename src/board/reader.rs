@@ -45,7 +45,7 @@ impl Reader for BoardReader {
     fn read(&mut self, head: HeadKind, input: Input<'_>) -> Result<TokenLogits<'_>, Error> {
         self.label_count(head)?;
         match labels(&mut self.client, input.text) {
-            // A line may lose an answer.
+            // A model with other labels may have been installed meanwhile.
             Ok(labels) if !labels.iter().map(|label| &label.0).eq(&self.labels) => {
                 self.failure = Some(Failure::Unexpected("a label"));
                 return Err(Error::ReadFailed);

@@ -5,6 +5,8 @@ use crate::link::{Command, Install, checksum};
 
 /// Bytes in a request to write.
 const PIECE: usize = 512;
+/// Pieces in a sector of a flash, which is erased when its first piece is written: an attempt begins with a whole one.
+const SECTOR: usize = 4096 / PIECE;
 
 /// Sends a file into the slot that does not run, and has it installed. What an earlier attempt has left there and
 /// agrees is not sent again. `progress` hears how many of how many bytes are there.
@@ -35,7 +37,7 @@ pub fn update(
     Ok(())
 }
 
-/// How many pieces are there already: the checksums of beginnings agree up to there.
+/// How many pieces are there already, in whole sectors: the checksums of beginnings agree up to there.
 fn there(client: &mut Client, file: &[u8], pieces: usize) -> Result<usize, Failure> {
     let (mut agree, mut differ) = (0, pieces + 1);
     while agree + 1 < differ {
@@ -44,5 +46,5 @@ fn there(client: &mut Client, file: &[u8], pieces: usize) -> Result<usize, Failu
         let found = client.ask(Command::Checksum { bytes: begin.len() as u32 })?.figure("crc")?;
         if found == u64::from(checksum(begin)) { agree = middle } else { differ = middle }
     }
-    Ok(agree)
+    Ok(agree / SECTOR * SECTOR)
 }

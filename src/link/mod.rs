@@ -18,7 +18,7 @@ use crate::Error;
 
 /// Version of the protocol; both sides say theirs, and a host refuses another. Variants cross the line by their number, those
 /// of [`Error`] too: a new one goes to the end, or the version rises.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// What a host asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ pub enum Command<'a> {
     Rollback,
     /// Which adapters are there? [`Answer::Figure`]s in bytes, and which is active.
     Adapters,
-    /// Lets an adapter answer, or the model alone.
+    /// Lets an adapter answer, or the model alone. A lesson ends as by [`Command::Rollback`].
     Activate(Option<u8>),
     /// Which slot runs, and how large is the other? [`Answer::Figure`]s.
     Slots,
@@ -132,7 +132,7 @@ pub enum Truth<'a> {
 pub enum Install {
     /// The model that runs from now on. The board starts anew with it.
     Model,
-    /// An adapter, kept under that number and not yet active.
+    /// An adapter, kept under that number; it answers if that number is active.
     Adapter(u8),
 }
 
@@ -188,7 +188,10 @@ pub enum Answer<'a> {
         value: u64,
     },
     /// All was said and done.
-    Done,
+    Done {
+        /// How many answers came before, so that a host that has missed one asks again.
+        replies: u16,
+    },
     /// It was not done: the core refused.
     Refused(#[serde(borrow)] Error<&'a str>),
     /// It was not done, and why.
@@ -210,7 +213,7 @@ pub struct About<'a> {
     pub kernels: &'a str,
     /// Longest sequence in tokens.
     pub tokens: u16,
-    /// The active adapter.
+    /// The active adapter; none if it was learned on another model.
     pub adapter: Option<u8>,
     /// The slot that runs.
     pub slot: u8,

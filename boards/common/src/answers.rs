@@ -9,6 +9,9 @@ use embedded_io::Write;
 
 use crate::line::{Refusal, Reply};
 
+/// Tokens of the shortest sequence: a piece between two special ones.
+pub const SHORTEST: usize = 3;
+
 /// A model, and the plan of the longest sequence that fits into the memory to answer in.
 #[derive(Clone, Copy)]
 pub struct Running {
@@ -25,8 +28,8 @@ impl Running {
         let config = model.config();
         let plan = |tokens| Plan::inference(config, tokens).for_model(&model);
         let fits = |&tokens: &usize| plan(tokens).bytes() <= memory;
-        let tokens = (1..=config.max_position_embeddings).rev().find(fits);
-        let plan = plan(tokens.unwrap_or(config.max_position_embeddings));
+        let tokens = (SHORTEST..=config.max_position_embeddings).rev().find(fits);
+        let plan = plan(tokens.unwrap_or(SHORTEST));
         Ok(Self { model, plan, slot, kernels: kernels::best() })
     }
 

@@ -4,10 +4,10 @@ use electret::link::{self, Command, Truth};
 use electret::text::Input;
 use electret::tune::store::Store;
 use electret::tune::{Settings, Target, Task};
-use electret::{Adapter, Strategy, Tuner, TuningPlan};
+use electret::{Adapter, Document, Error, Strategy, Tuner, TuningPlan};
 use heapless::{String, Vec};
 
-use crate::answers::Running;
+use crate::answers::{Running, SHORTEST};
 use crate::line::Refusal;
 
 /// Most labels.
@@ -55,8 +55,8 @@ impl Lesson {
         let plan =
             |tokens| TuningPlan::new(config, tokens, self.strategy, names.len()).for_model(&running.model);
         let bytes = |tokens| plan(tokens).bytes();
-        let tokens = (2..=running.plan.tokens).rev().find(|&tokens| bytes(tokens) <= memory.len());
-        let tokens = tokens.unwrap_or(running.plan.tokens);
+        let tokens = (SHORTEST..=running.plan.tokens).rev().find(|&tokens| bytes(tokens) <= memory.len());
+        let tokens = tokens.unwrap_or(SHORTEST);
         let settings = Settings { learning_rate: self.learning_rate, ..Settings::default() };
         let task = match self.kind {
             link::Lesson::Classify => Task::classify(names),
@@ -64,6 +64,12 @@ impl Lesson {
         };
         Ok(Tuner::new(running.model, memory, tokens, task, self.strategy, settings)?)
     }
+}
+
+/// Whether an adapter has room where it will be read into: one that has not could never answer.
+pub fn has_room(adapter: &Adapter<'_>, found: usize) -> Result<(), Error> {
+    let needed = adapter.bytes();
+    if needed <= found { Ok(()) } else { Err(Error::ArenaTooSmall { needed, found }) }
 }
 
 /// Whoever learns at the moment, if anybody does.
@@ -110,12 +116,14 @@ impl<'l, 'm, 'a> Pupil<'l, 'm, 'a> {
     }
 
     /// Keeps the tuner's state, then what it has learned, then the choice of it. Wherever that is cut short, the
-    /// adapter of before answers, or the new one.
-    pub fn commit(&self, store: &mut impl Store, adapter: u8) -> Result<(), Refusal> {
+    /// adapter of before answers, or the new one. `room` is what an adapter is read into afterwards.
+    pub fn commit(&self, store: &mut impl Store, number: u8, room: usize) -> Result<(), Refusal> {
         let tuner = self.tuner.as_ref().ok_or(NO_LESSON)?;
+        let adapter = tuner.adapter();
+        has_room(&adapter, room)?;
         store.checkpoint(tuner)?;
-        store.save(adapter, &tuner.adapter())?;
-        Ok(store.activate(Some(adapter))?)
+        store.save(number, &adapter)?;
+        Ok(store.activate(Some(number))?)
     }
 
     /// What it has learned so far.

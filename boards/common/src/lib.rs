@@ -38,7 +38,7 @@ pub use update::{Key, NoSlots, Slots};
 use electret::kernels;
 use electret::link::{About, Answer, Command, Request, VERSION};
 use electret::tune::store::{Place, Store};
-use electret::{Adapter, Error, Model, Tuner};
+use electret::{Adapter, Error, Tuner};
 use embedded_io::{Read, Write};
 
 use answers::Running;
@@ -178,14 +178,19 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
         }
     }
 
-    /// Opens the model of the chosen slot, or of the other one if that does not open.
+    /// Opens the model of the chosen slot. Without a key the other one will do if that does not open; with one it will
+    /// not, since what lies there may never have been installed.
     fn boot(&mut self) -> Result<Running, Error> {
-        let chosen = self.store.slot().ok().flatten().unwrap_or(0);
         let open = |slot| {
             (self.pulse)();
             Running::open(slot, self.slots.read(slot), self.answering.len())
         };
-        open(chosen).or_else(|error| open(u8::from(chosen == 0)).map_err(|_| error))
+        let chosen = self.store.slot().map(|slot| slot.unwrap_or(0));
+        if self.key.is_some() {
+            return open(chosen?);
+        }
+        let chosen = chosen.unwrap_or(0);
+        open(chosen).or_else(|error| open(other(chosen)).map_err(|_| error))
     }
 
     /// Answers requests, with what the tuner has learned if there is one.
@@ -203,7 +208,8 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
             let mut end = None;
             let result = match command {
                 Command::Info => {
-                    reply.say(Answer::Board(about(self.name, running, self.store.active().ok().flatten())));
+                    let adapter = active(&mut self.store, running, self.adapter).ok().flatten();
+                    reply.say(Answer::Board(about(self.name, running, adapter.map(|(number, _)| number))));
                     Ok(())
                 }
                 Command::Plan => {
@@ -230,13 +236,18 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                 Command::Learn { .. } | Command::Step => pupil
                     .learn(number, command)
                     .map(|loss| loss.into_iter().for_each(|loss| reply.say(Answer::Loss(loss)))),
-                Command::Commit { adapter } => pupil.commit(&mut self.store, adapter),
+                Command::Commit { adapter } => pupil.commit(&mut self.store, adapter, self.adapter.len()),
                 Command::Rollback => {
                     end = Some(Next::Forget);
                     Ok(())
                 }
-                Command::Adapters => adapters(&mut self.store, &mut reply),
-                Command::Activate(adapter) => activate(&mut self.store, running, self.adapter, adapter),
+                Command::Adapters => adapters(&mut self.store, running, self.adapter, &mut reply),
+                Command::Activate(adapter) => {
+                    let activated = activate(&mut self.store, running, self.adapter, adapter);
+                    // What a lesson has learned would go on answering.
+                    end = activated.is_ok().then_some(Next::Forget);
+                    activated
+                }
                 Command::Slots
                 | Command::Checksum { .. }
                 | Command::Write { .. }
@@ -245,6 +256,7 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                         slots: &mut self.slots,
                         store: &mut self.store,
                         running: running.ok(),
+                        adapter: self.adapter.len(),
                         key: self.key,
                         pulse: self.pulse,
                     };
@@ -257,7 +269,9 @@ impl<S: Read + Write, P: Store, M: Slots> Board<'_, S, P, M> {
                 _ => running.map_err(Refusal::from).and_then(|running| {
                     let adapter = match pupil.adapter() {
                         Some(adapter) => Some(adapter),
-                        None => active(&mut self.store, &running.model, self.adapter)?,
+                        None => {
+                            active(&mut self.store, Ok(running), self.adapter)?.map(|(_, adapter)| adapter)
+                        }
                     };
                     let session = running.session(self.answering)?.with_pulse(self.pulse);
                     answers::answer(session.with_adapter(adapter)?, command, self.clock, &mut reply)
@@ -284,16 +298,24 @@ fn about(board: &'static str, running: Result<Running, Error>, adapter: Option<u
     }
 }
 
-/// The adapter that the store says is active.
+/// The adapter that the store says is active, with its number. One that was learned on another model waits for that to
+/// come back.
 fn active<'b>(
     store: &mut impl Store,
-    model: &Model<'_>,
+    running: Result<Running, Error>,
     buffer: &'b mut [u8],
-) -> Result<Option<Adapter<'b>>, Error> {
-    match store.active()? {
-        Some(number) => store.adapter(number, model, buffer),
-        None => Ok(None),
+) -> Result<Option<(u8, Adapter<'b>)>, Error> {
+    let Some(number) = store.active()? else { return Ok(None) };
+    match store.adapter(number, &running?.model, buffer) {
+        Ok(adapter) => Ok(adapter.map(|adapter| (number, adapter))),
+        Err(Error::ForeignAdapter { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// The slot beside that one.
+fn other(slot: u8) -> u8 {
+    u8::from(slot == 0)
 }
 
 /// What the figures of [`Command::Adapters`] are called. Written out, since nothing else here needs formatting.
@@ -313,8 +335,13 @@ const ADAPTERS: [&str; Place::ADAPTERS as usize] = [
     "adapter 12",
 ];
 
-/// Says which adapters there are.
-fn adapters<S: Write>(store: &mut impl Store, reply: &mut Reply<'_, S>) -> Result<(), Refusal> {
+/// Says which adapters there are, and which of them answers.
+fn adapters<S: Write>(
+    store: &mut impl Store,
+    running: Result<Running, Error>,
+    buffer: &mut [u8],
+    reply: &mut Reply<'_, S>,
+) -> Result<(), Refusal> {
     for number in 0..Place::ADAPTERS {
         let mut bytes = 0;
         if store.get(Place::Adapter(number), &mut |piece| {
@@ -324,7 +351,7 @@ fn adapters<S: Write>(store: &mut impl Store, reply: &mut Reply<'_, S>) -> Resul
             reply.figure(ADAPTERS.get(usize::from(number)).copied().unwrap_or_default(), bytes);
         }
     }
-    if let Some(number) = store.active()? {
+    if let Ok(Some((number, _))) = active(store, running, buffer) {
         reply.figure("active", number.into());
     }
     Ok(())

@@ -45,18 +45,20 @@ impl From<Error> for Refusal {
 pub struct Reply<'s, S: Write> {
     serial: &'s mut S,
     number: u16,
+    replies: u16,
     /// The line's first error; nothing is said after it.
     error: Option<S::Error>,
 }
 
 impl<'s, S: Write> Reply<'s, S> {
     pub fn new(serial: &'s mut S, number: u16) -> Self {
-        Self { serial, number, error: None }
+        Self { serial, number, replies: 0, error: None }
     }
 
     pub fn say(&mut self, answer: Answer<'_>) {
         if self.error.is_none() {
             self.error = link::write(self.serial, &link::Reply { number: self.number, answer }).err();
+            self.replies = self.replies.saturating_add(1);
         }
     }
 
@@ -67,7 +69,7 @@ impl<'s, S: Write> Reply<'s, S> {
     /// Says how it ended.
     pub fn close(mut self, result: Result<(), Refusal>) -> Result<(), S::Error> {
         match result {
-            Ok(()) => self.say(Answer::Done),
+            Ok(()) => self.say(Answer::Done { replies: self.replies }),
             Err(Refusal::Because(why)) => self.say(Answer::Failed(why)),
             Err(Refusal::Core(error)) => self.say(Answer::Refused(error)),
         }

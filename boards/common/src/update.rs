@@ -2,7 +2,8 @@
 //!
 //! The host writes in pieces and may stop anywhere: it asks for the checksum of what is there and goes on behind
 //! what agrees. Nothing counts until [`Command::Install`], which checks length, checksum, signature and the file
-//! itself, and then makes one choice in the store, which is written whole or not at all.
+//! itself, and then makes one choice in the store, which is written whole or not at all. A board with a key starts
+//! only what was chosen so, or what was in slot 0 before any choice.
 
 use electret::link::{Answer, Command, Install, checksum};
 use electret::tune::store::Store;
@@ -10,7 +11,9 @@ use electret::{Adapter, Error, Model};
 use embedded_io::Write;
 
 use crate::answers::Running;
+use crate::lesson::has_room;
 use crate::line::{Refusal, Reply};
+use crate::other;
 
 /// Two places for models, in memory that can be read as it is.
 pub trait Slots {
@@ -46,6 +49,8 @@ pub struct Update<'u, M, P> {
     pub slots: &'u mut M,
     pub store: &'u mut P,
     pub running: Option<Running>,
+    /// Bytes that an adapter may have.
+    pub adapter: usize,
     pub key: Option<Key>,
     /// Feeds the watchdog; called before each pass over a file.
     pub pulse: fn(),
@@ -53,8 +58,12 @@ pub struct Update<'u, M, P> {
 
 impl<M: Slots, P: Store> Update<'_, M, P> {
     /// Does what a command says; whether another model runs from now on.
-    pub fn handle<S: Write>(self, command: Command<'_>, reply: &mut Reply<'_, S>) -> Result<bool, Refusal> {
-        let slot = self.running.map_or(0, |running| 1 - running.slot.min(1));
+    pub fn handle<S: Write>(
+        mut self,
+        command: Command<'_>,
+        reply: &mut Reply<'_, S>,
+    ) -> Result<bool, Refusal> {
+        let slot = self.free()?;
         let room = self.slots.read(slot);
         match command {
             Command::Slots => {
@@ -67,6 +76,7 @@ impl<M: Slots, P: Store> Update<'_, M, P> {
                 part(room, end)?;
                 self.slots.write(slot, offset, data)?;
             }
+            Command::Install { kind: Install::Model, bytes, crc, .. } if self.runs(bytes, crc) => {}
             Command::Install { kind, bytes, crc, signature } => {
                 let file = part(room, bytes)?;
                 (self.pulse)();
@@ -86,13 +96,35 @@ impl<M: Slots, P: Store> Update<'_, M, P> {
                     }
                     Install::Adapter(number) => {
                         let model = self.running.ok_or(Refusal::Because("no model runs"))?.model;
-                        self.store.save(number, &Adapter::open(file, &model)?)?;
+                        let adapter = Adapter::open(file, &model)?;
+                        has_room(&adapter, self.adapter)?;
+                        self.store.save(number, &adapter)?;
                     }
                 }
             }
             _ => return Err(Refusal::Because("unknown command")),
         }
         Ok(false)
+    }
+
+    /// The slot that may be written: not the one that runs, nor one that the next start would run as it is found.
+    fn free(&mut self) -> Result<u8, Error> {
+        if let Some(running) = self.running {
+            return Ok(other(running.slot));
+        }
+        let free = other(self.store.slot()?.unwrap_or(0));
+        // A board with one slot has no other, and writes to it unless it must not run what nobody has checked.
+        let only = self.key.is_none() && self.slots.read(free).is_empty();
+        Ok(if only { other(free) } else { free })
+    }
+
+    /// Whether that model was installed and runs, of which the host may not have heard.
+    fn runs(&self, bytes: u32, crc: u32) -> bool {
+        let running = self.running.filter(|running| running.model.bytes() == bytes as usize);
+        running.is_some_and(|running| {
+            (self.pulse)();
+            part(self.slots.read(running.slot), bytes).is_ok_and(|file| checksum(file) == crc)
+        })
     }
 
     /// Ed25519 over the file, where the board has a key.

@@ -100,7 +100,7 @@ fn logits(said: &[u8], wanted: u16) -> Option<Vec<u32>> {
             Ok(Reply { number, answer: Answer::Token { logit, .. } }) if number == wanted => {
                 logits.push(logit.to_bits())
             }
-            Ok(Reply { number, answer: Answer::Done }) if number == wanted => done = true,
+            Ok(Reply { number, answer: Answer::Done { .. } }) if number == wanted => done = true,
             _ => {}
         }
     }

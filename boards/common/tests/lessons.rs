@@ -73,7 +73,7 @@ fn a_board_learns_to_tag() {
     serve();
     let replies = said(&wire);
     let replies: Vec<Reply<'_>> = replies.iter().map(|reply| postcard::from_bytes(reply).unwrap()).collect();
-    assert_eq!(replies[0].answer, Answer::Done);
+    assert_eq!(replies[0].answer, Answer::Done { replies: 0 });
     for (reply, named) in replies[1..].iter().zip(["target: the task is", "target: 1 labels", "label: 200"]) {
         let Answer::Refused(error) = reply.answer else { panic!("{reply:?}") };
         assert!(error.to_string().starts_with(named), "{error}");
@@ -96,7 +96,7 @@ fn a_board_learns_to_tag() {
     ask(number + 1, Command::Commit { adapter: 3 });
     serve();
     let last = said(&wire).pop().unwrap();
-    assert_eq!(postcard::from_bytes::<Reply<'_>>(&last).unwrap().answer, Answer::Done);
+    assert_eq!(postcard::from_bytes::<Reply<'_>>(&last).unwrap().answer, Answer::Done { replies: 0 });
 
     let (right, all) = right(&wire, &mut serve, &test);
     println!("{right} of {all} words");

@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     let slots = Files::open(folder).with_context(|| folder.display().to_string())?;
     let store = FolderStore::open(&folder.join("learned")).with_context(|| folder.display().to_string())?;
     // Memory that no model needs is never touched, and costs nothing.
-    let [mut answering, mut learning, mut adapter] = [16 << 20, 64 << 20, 4 << 20].map(AlignedBytes::zeroed);
+    let [mut answering, mut learning, mut adapter] = [16 << 20, 64 << 20, 16 << 20].map(AlignedBytes::zeroed);
     let mut board = Board {
         name: env!("CARGO_PKG_NAME"),
         serial: line,

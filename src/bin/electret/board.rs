@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use electret::board::{
     BOARDS, Board as Known, Client, Clock, Emulator, Firmware, OVER_THE_LINE, Place, build, flash, update,
 };
-use electret::evaluate::{LabelNames, Labelled};
+use electret::evaluate::{Example, LabelNames, Labelled};
 use electret::kernels::lanes::sigmoid;
 use electret::link::{Answer, Command, Install, Lesson, Truth};
 use electret::text::Token;
@@ -48,8 +48,10 @@ struct List {
 }
 
 const BOARDS_FOLDER: &str = "boards";
-const BAUD: u32 = 115_200;
+pub const BAUD: u32 = 115_200;
 const TIMEOUT: u64 = 60;
+/// Seconds in which a board on a desk says who it is, a large model looked through.
+const FIRST_TIMEOUT: u64 = 20;
 
 /// Where the firmware is.
 #[derive(Args)]
@@ -57,7 +59,7 @@ struct Source {
     /// The folder boards of a clone of electret.
     #[arg(long, default_value = BOARDS_FOLDER, value_name = "FOLDER")]
     boards: PathBuf,
-    /// Public key, 64 hexadecimal digits, of those whose updates the firmware takes; without it everybody's.
+    /// Public key, 64 hexadecimal digits, of those whose updates this firmware takes; without it everybody's. Every build needs it.
     #[arg(long, value_name = "HEX")]
     key: Option<String>,
 }
@@ -109,7 +111,7 @@ struct Run {
 ///
 /// With the model all that the board has learned is erased; models of some boards go over their line instead.
 ///
-/// Example: electret board flash raspberry-pi-pico2
+/// Example: electret board flash rp2350
 #[derive(Args)]
 struct Flash {
     /// The board.
@@ -167,9 +169,9 @@ struct Update {
     line: Line,
     /// An .electret or .adapter file.
     file: PathBuf,
-    /// The number under which an adapter is kept.
-    #[arg(long, default_value_t = 0)]
-    adapter: u8,
+    /// The number under which an adapter is kept, in the place of what had it; it answers if that number is active.
+    #[arg(long)]
+    adapter: Option<u8>,
     /// An Ed25519 signature of the file, 64 bytes, for a board that wants one.
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
@@ -219,7 +221,7 @@ enum What {
     },
 }
 
-/// Learns examples and keeps what they taught.
+/// Learns examples and keeps what they taught, or nothing.
 #[derive(Args)]
 struct Learn {
     /// Examples: .tsv with a label and a text in each line, or .conll with a word and its tag.
@@ -319,6 +321,7 @@ const SENTENCES: [&str; 10] = [
 impl Run {
     fn run(&self) -> Result<()> {
         let board = known(&self.board)?;
+        board.machine()?;
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;
         let texts = match &self.text {
@@ -462,13 +465,25 @@ impl Update {
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
         let bytes = read(&self.file)?;
         let signature = self.signature.as_ref().map_or(Ok(Vec::new()), read)?;
-        let adapter = self.file.extension().is_some_and(|extension| extension == "adapter");
-        let kind = if adapter { Install::Adapter(self.adapter) } else { Install::Model };
+        let kind = if self.file.extension().is_some_and(|extension| extension == "adapter") {
+            Install::Adapter(self.adapter.context("--adapter: under which number is it to be kept?")?)
+        } else {
+            Install::Model
+        };
         let (_emulator, mut client) = self.line.connect()?;
         let bar = progress_bar(bytes.len() as u64);
         update(&mut client, &bytes, kind, &signature, |at, _| bar.set_position(at as u64))?;
         bar.finish();
-        introduce(&mut client, self.output.json)
+        introduce(&mut client, self.output.json)?;
+        let active = client.ask(Command::Info)?.board()?.adapter;
+        if let Install::Adapter(number) = kind
+            && active != Some(number)
+        {
+            eprintln!(
+                "it is kept as adapter {number}, and answers after: electret board talk … activate {number}"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -494,22 +509,25 @@ impl Flash {
 }
 
 impl Line {
-    /// A place with nothing else said.
-    pub fn at(place: &str) -> Self {
+    /// A place, with the rate of its line if it is a serial port.
+    pub fn at(place: &str, baud: u32) -> Self {
         let source = Source { boards: BOARDS_FOLDER.into(), key: None };
-        Self { place: place.to_owned(), baud: BAUD, timeout: TIMEOUT, folder: None, source }
+        Self { place: place.to_owned(), baud, timeout: TIMEOUT, folder: None, source }
     }
 
     /// Opens the serial port, or starts the emulated board of that name; refuses another protocol.
     pub fn connect(&self) -> Result<(Option<Emulator>, Client)> {
         let (emulator, client) = self.open()?;
-        let mut client = client.with_timeout(Duration::from_secs(self.timeout));
+        // Whoever is there says so soon; an emulated board takes its time to start.
+        let first = if emulator.is_some() { self.timeout } else { self.timeout.min(FIRST_TIMEOUT) };
+        let mut client = client.with_timeout(Duration::from_secs(first));
         client.ask(Command::Info)?.board()?;
-        Ok((emulator, client))
+        Ok((emulator, client.with_timeout(Duration::from_secs(self.timeout))))
     }
 
     fn open(&self) -> Result<(Option<Emulator>, Client)> {
         if let Some(board) = Known::find(&self.place) {
+            board.machine()?;
             let firmware = self.source.build(board)?;
             let folder = self.folder.clone().unwrap_or_else(|| firmware.path.with_extension("run"));
             let model = ModelFile { model: None }.bytes()?;
@@ -518,7 +536,9 @@ impl Line {
             let (emulator, client) = Emulator::start(board, &firmware.path, &folder, model, Clock::Time)?;
             return Ok((Some(emulator), client));
         }
-        let port = serialport::new(&self.place, self.baud).timeout(Duration::from_millis(200)).open();
+        // Debuggers whose line is a USB port hold back what nobody seems to read.
+        let port = serialport::new(&self.place, self.baud).dtr_on_open(true);
+        let port = port.timeout(Duration::from_millis(200)).open();
         let port = port.with_context(|| {
             format!("{}: neither a serial port nor a board of electret board list", self.place)
         })?;
@@ -568,29 +588,37 @@ impl Learn {
     fn teach(&self, client: &mut Client) -> Result<()> {
         ensure!(self.epochs > 0 && self.batch_size > 0, "--epochs and --batch-size must be at least 1");
         let Labelled { kind, labels, examples } = Labelled::read(&self.examples, LabelNames::OfFile)?;
-        let other = || anyhow!("{}: a board learns labels of texts or of words", self.examples.display());
         let lesson = match kind {
             HeadKind::Classify => Lesson::Classify,
             HeadKind::Tag => Lesson::Tag,
-            _ => return Err(other()),
+            _ => bail!("{}: a board learns labels of texts or of words", self.examples.display()),
         };
         let (labels, learning_rate) = (labels.join("\n"), self.learning_rate);
         client.ask(Command::Teach { lesson, labels: &labels, strategy: &self.strategy, learning_rate })?;
+        let learned = self.learn(client, &examples);
+        // The lesson ends either way: what was committed answers, and nothing else.
+        client.ask(Command::Rollback)?;
+        learned
+    }
+
+    fn learn(&self, client: &mut Client, examples: &[Example]) -> Result<()> {
         let bar = progress_bar(u64::from(self.epochs) * examples.len() as u64);
         for _ in 0..self.epochs {
-            for batch in examples.chunks(self.batch_size) {
-                for example in batch {
+            for (batch, first) in examples.chunks(self.batch_size).zip((1..).step_by(self.batch_size)) {
+                for (example, number) in batch.iter().zip(first..) {
                     let mut tags = Vec::new();
                     let truth = match example.target() {
-                        Target::Class(label) => Truth::Class(label as u16),
                         Target::Tags(labels) => {
                             // A board takes at most 32 labels.
                             tags.extend(labels.iter().map(|&label| label as u8));
                             Truth::Tags(&tags)
                         }
-                        _ => return Err(other()),
+                        Target::Class(label) => Truth::Class(label as u16),
+                        _ => bail!("a board learns labels of texts or of words"),
                     };
-                    client.ask(Command::Learn { text: example.input().text, truth })?;
+                    client
+                        .ask(Command::Learn { text: example.input().text, truth })
+                        .with_context(|| format!("{}, example {number}", self.examples.display()))?;
                     bar.inc(1);
                 }
                 client.ask(Command::Step)?;

@@ -34,6 +34,10 @@ pub struct Evaluate {
     #[cfg(feature = "board")]
     #[arg(long, value_name = "PLACE", conflicts_with_all = ["model", "adapter", "seq"])]
     board: Option<String>,
+    /// Bits a second of the board's serial port; its `src/main.rs` says how many it speaks.
+    #[cfg(feature = "board")]
+    #[arg(long, default_value_t = super::board::BAUD, requires = "board")]
+    baud: u32,
     /// Examples: .tsv, .conll or SQuAD .json.
     #[arg(long)]
     data: PathBuf,
@@ -81,7 +85,7 @@ impl Evaluate {
     fn examinee(&self) -> Result<Examinee> {
         #[cfg(feature = "board")]
         if let Some(place) = &self.board {
-            let (emulator, client) = super::board::Line::at(place).connect()?;
+            let (emulator, client) = super::board::Line::at(place, self.baud).connect()?;
             let reader = BoardReader::new(client).with_context(|| place.clone())?;
             return Ok(Examinee::Board { reader, _emulator: emulator });
         }

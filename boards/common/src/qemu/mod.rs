@@ -19,6 +19,7 @@ use embedded_storage::nor_flash::{
 use semihosting::fs::{File, OpenOptions};
 use semihosting::io::{Read, Seek, SeekFrom, Write};
 
+use crate::flash::SECTOR;
 use crate::{Board, KEY, Outcome, Slots, painted_stack};
 
 /// The file of a folder that QEMU runs in, to be read and written.
@@ -86,7 +87,7 @@ impl ReadNorFlash for FileFlash {
 
 impl NorFlash for FileFlash {
     const WRITE_SIZE: usize = 4;
-    const ERASE_SIZE: usize = 4096;
+    const ERASE_SIZE: usize = SECTOR;
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), Fault> {
         check_erase(self, from, to).map_err(Fault::Request)?;
@@ -139,16 +140,24 @@ impl Slots for FileSlots {
     fn write(&mut self, slot: u8, offset: u32, data: &[u8]) -> Result<(), Error> {
         let place = self.places.get(usize::from(slot)).filter(|place| !place.is_null());
         let end = (offset as usize).checked_add(data.len()).filter(|&end| end <= self.bytes);
-        let (Some(place), Some(_)) = (place, end) else { return Err(Error::StoreFailed) };
+        let (Some(place), Some(end)) = (place, end) else { return Err(Error::StoreFailed) };
+        // SAFETY: the slot, which nobody reads at the moment: a slice of it lives only as long as a command.
+        let slot_bytes = unsafe { core::slice::from_raw_parts_mut(*place, self.bytes) };
+        let begin = offset as usize;
+        let mut changed = begin..end;
+        // A sector is erased when its first byte is written, and bits only fall, as in the real thing.
+        for sector in (begin.next_multiple_of(SECTOR)..end).step_by(SECTOR) {
+            changed.end = (sector + SECTOR).min(self.bytes);
+            slot_bytes.get_mut(sector..changed.end).unwrap_or_default().fill(0xff);
+        }
+        let written = slot_bytes.get_mut(begin..end).unwrap_or_default();
+        written.iter_mut().zip(data).for_each(|(old, new)| *old &= new);
         let name = if slot == 0 { c"slot-0.bin" } else { c"slot-1.bin" };
-        let written = open(name).ok().and_then(|mut file| {
+        let kept = open(name).ok().and_then(|mut file| {
             file.seek(SeekFrom::Start(offset.into())).ok()?;
-            file.write_all(data).ok()
+            file.write_all(slot_bytes.get(changed)?).ok()
         });
-        written.ok_or(Error::StoreFailed)?;
-        // SAFETY: within the slot, which nobody reads at the moment: a slice of it lives only as long as a command.
-        unsafe { core::ptr::copy_nonoverlapping(data.as_ptr(), place.add(offset as usize), data.len()) };
-        Ok(())
+        kept.ok_or(Error::StoreFailed)
     }
 }
 

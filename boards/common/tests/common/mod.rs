@@ -13,6 +13,7 @@ use electret::link::{self, Command, Request};
 use electret::tune::store::FlashStore;
 use electret::weights::AlignedBytes;
 use electret::{Error, Plan, Strategy, TINY, TuningPlan};
+use electret_board::flash::SECTOR;
 use electret_board::{Board, Key, Slots, Stack};
 use embedded_io::{ErrorType, Read, Write};
 use example::Flash;
@@ -70,7 +71,7 @@ pub fn frame(number: u16, command: Command<'_>) -> Vec<u8> {
     bytes[..length].to_vec()
 }
 
-/// Two slots in memory that is never given back.
+/// Two slots of a flash in memory that is never given back.
 pub struct MemorySlots([*mut u8; 2]);
 
 impl MemorySlots {
@@ -89,12 +90,13 @@ impl Slots for MemorySlots {
     }
 
     fn write(&mut self, slot: u8, offset: u32, data: &[u8]) -> Result<(), Error> {
-        assert!(offset as usize + data.len() <= SLOT);
-        // SAFETY: within the slot.
-        unsafe {
-            let place = self.0[usize::from(slot)].add(offset as usize);
-            std::ptr::copy_nonoverlapping(data.as_ptr(), place, data.len());
+        let (begin, end) = (offset as usize, offset as usize + data.len());
+        // SAFETY: leaked, and not read while it is written.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.0[usize::from(slot)], SLOT) };
+        for sector in (begin.next_multiple_of(SECTOR)..end).step_by(SECTOR) {
+            bytes[sector..(sector + SECTOR).min(SLOT)].fill(0xff);
         }
+        bytes[begin..end].iter_mut().zip(data).for_each(|(old, new)| *old &= new);
         Ok(())
     }
 }
