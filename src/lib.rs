@@ -54,7 +54,7 @@
 //! | `cli` (default) | the `electret` command | yes |
 //! | `board` | `electret board`: builds, runs, flashes, updates and talks to the boards of `boards/` | yes |
 //! | `train` | `train`: corpus, pre-training and fine-tuning on Burn's CPU backend | yes |
-//! | `tch` | `--device tch`: libtorch | yes |
+//! | `tch` | `--device tch` or `tch-cuda`: libtorch | yes |
 //! | `cuda` | `--device cuda`: Burn's own CUDA kernels; with it `fusion` | yes |
 //! | `wgpu` | `--device wgpu`: Vulkan, Metal or DirectX | yes |
 //! | `fusion` | kernels of `cuda` and `wgpu` fused and tuned at run time | yes |
@@ -105,6 +105,7 @@ pub mod evaluate;
 #[cfg(feature = "ffi")]
 pub mod ffi;
 #[cfg(feature = "convert")]
+#[deny(unsafe_code)]
 pub mod import;
 // ndarray's slicing macro expands to `allow(unsafe_code)`, which `forbid` would refuse.
 #[cfg(feature = "convert")]

@@ -73,7 +73,7 @@ impl Weights {
 
 /// A quantised model beside its f32 source: cosine, errors and decisions, layer by layer.
 ///
-/// Example: electret verify small.electret --against electra-small/ --text sentences.txt
+/// Example: electret verify --model small.electret --against electra-small/ --text sentences.txt
 #[derive(Args)]
 pub struct Verify {
     #[command(flatten)]

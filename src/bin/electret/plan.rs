@@ -46,9 +46,9 @@ struct Subject {
 /// Boards by their data sheets: name, bytes of the largest contiguous RAM, bytes of mapped flash.
 const BOARDS: [(&str, usize, usize); 5] = [
     ("nRF52840-DK (Cortex-M4)", 256 << 10, 1 << 20),
-    ("STM32H747I-DISCO (Cortex-M7, 128 MB QSPI)", 512 << 10, 128 << 20),
+    ("STM32H747I-DISCO (Cortex-M7, 64 MB QSPI)", 512 << 10, 64 << 20),
     ("i.MX RT1060-EVK (Cortex-M7, 8 MB QSPI)", 1 << 20, 8 << 20),
-    ("Raspberry Pi Pico 2 W, 16 MB flash (Cortex-M33)", 520 << 10, 16 << 20),
+    ("RP2350 (Cortex-M33, 16 MB QSPI)", 520 << 10, 16 << 20),
     ("STM32N6570-DK (Cortex-M55, 128 MB OSPI)", 4200 << 10, 128 << 20),
 ];
 

@@ -1,4 +1,5 @@
-//! Raspberry Pi Pico 2 and boards like it: RP2350 with 16 MiB of flash, a Cortex-M33 at 150 MHz, 520 KiB of RAM.
+//! RP2350 with 16 MiB of flash, as Pimoroni's Pico Plus 2 (Raspberry Pi's own Pico 2 has 4): a Cortex-M33 at 150 MHz, 520 KiB
+//! of RAM.
 //!
 //! The serial line is UART0 on GPIO 0 and 1, 115,200 bits a second. The flash, which is read where it lies:
 //!
@@ -56,18 +57,18 @@ fn main() -> ! {
     let chip = embassy_rp::init(Default::default());
     Watchdog::new(chip.WATCHDOG).start(TIMEOUT);
     let (sent, received) = (SENT.take(), RECEIVED.take());
+    let mut serial =
+        BufferedUart::new(chip.UART0, chip.PIN_0, chip.PIN_1, Interrupts, sent, received, Config::default());
+    if is_too_small() {
+        // What was meant for a slot would be written over the firmware.
+        let _ = serial.blocking_write(b"this flash has less than 16 MiB\r\n");
+        let _ = serial.blocking_flush();
+        panic!();
+    }
     run(Hardware {
         name: env!("CARGO_PKG_NAME"),
         hz: 150_000_000,
-        serial: BufferedUart::new(
-            chip.UART0,
-            chip.PIN_0,
-            chip.PIN_1,
-            Interrupts,
-            sent,
-            received,
-            Config::default(),
-        ),
+        serial,
         chip: Qspi(Flash::new_blocking(chip.FLASH)),
         map: MAP,
         answering: ANSWERING.take().as_mut_slice(),
@@ -75,6 +76,14 @@ fn main() -> ! {
         adapter: ADAPTER.take().as_mut_slice(),
         feed,
     })
+}
+
+/// Whether the flash ends before the map does: a smaller one takes no notice of the upper bits of an address, and its
+/// first bytes come again.
+fn is_too_small() -> bool {
+    // SAFETY: it is read there, whatever its size.
+    let page = |offset| unsafe { core::slice::from_raw_parts((0x1000_0000 + offset) as *const u8, 256) };
+    [4 << 20, 8 << 20].into_iter().any(|offset| page(offset) == page(0))
 }
 
 const TIMEOUT: Duration = Duration::from_secs(PATIENCE as u64);
