@@ -4,7 +4,8 @@
  * electret_learner, which live in memory that the caller provides and need no end. Both give the same bits.
  *
  * - Every function returns a status and writes what was wrong into `error`, unless that is NULL. On an error nothing
- *   else is written, but for `count` where an answer has more values than there is room for.
+ *   else is written, but where an answer has more values than there is room for: then `count` is how many, and those
+ *   that there is room for may be there.
  * - A text is UTF-8, given by its first byte and its length, which may be ELECTRET_NUL_TERMINATED. Offsets are bytes.
  * - Other pointers are refused if they are NULL, unless a function says otherwise.
  * - Models and tuners are numbers: one that was destroyed is refused. They may be used from many threads at once; a
