@@ -2,7 +2,7 @@
 //!
 //! A board hands over what is its own: a serial line, a flash for what is learned, slots for models, three
 //! buffers and a few functions ([`Board`]). [`Board::serve`] does the rest: it opens the model of the slot that
-//! was chosen, and answers one [`Request`](electret::link::Request) after another. Nothing here allocates, and no
+//! was chosen, and answers one [`Request`] after another. Nothing here allocates, and no
 //! request makes it panic: what cannot be done is answered with why.
 
 #![no_std]
