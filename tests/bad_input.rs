@@ -211,6 +211,12 @@ fn folders_with_something_missing_or_wrong() {
     let message = import_error(|folder| edit_config(folder, "id2label", labels));
     assert_eq!(message, "tensor classifier.out_proj.weight: shape [3, 32] where the config says [2, 32]");
 
+    let message = import_error(|folder| {
+        edit_config(folder, "id2label", serde_json::Value::Null);
+        edit_config(folder, "num_labels", u64::MAX.into());
+    });
+    assert_eq!(message, "config.json: num_labels: 18446744073709551615: at most 65536");
+
     let message = import_error(|folder| std::fs::write(folder.join("model.safetensors"), b"").unwrap());
     assert!(message.contains("not a readable safetensors file"), "{message}");
     let message = import_error(|folder| std::fs::remove_file(folder.join("vocab.txt")).unwrap());

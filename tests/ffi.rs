@@ -287,6 +287,16 @@ fn the_callers_memory_is_measured_and_kept_to() {
         assert!(taken);
         assert!(memory.as_slice()[needed..].iter().all(|&byte| byte == 0xa5));
         refused(|e| electret_learner_restore(learner, bytes, length, e), Status::Adapter, "magic");
+
+        // A lesson of another kind has its own labels: the caller's are not looked at, and nothing is written for them.
+        let labels = [c"one".as_ptr(); 100];
+        let value = Lesson { kind: Kind::Regress as u32, labels: labels.as_ptr(), label_count: 100, ..good };
+        done(electret_learner_bytes(bytes, length, &value, &mut needed, null_mut()));
+        let mut memory = AlignedBytes::zeroed(needed + 4096);
+        memory.as_mut_slice().fill(0xa5);
+        let place = memory.as_mut_slice().as_mut_ptr();
+        done(electret_learner_begin(place, needed, bytes, length, &value, &mut learner, null_mut()));
+        assert!(memory.as_slice()[needed..].iter().all(|&byte| byte == 0xa5));
     }
 }
 

@@ -349,6 +349,16 @@ fn broken_and_foreign_files_are_refused_with_what_was_found() {
             "a cycle",
         ),
         (
+            "its own maker",
+            nodes(|node| {
+                if node.text(OP_TYPE) == "Erf" {
+                    let input = node.text(INPUT);
+                    node.set(2, text(&input));
+                }
+            }),
+            "is made twice",
+        ),
+        (
             "huge dimensions",
             weight(|tensor| tensor.set(DIMS, Wire::Number(1 << 40))),
             "needs 1099511627776 values",

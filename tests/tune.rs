@@ -11,7 +11,9 @@ use electret::kernels;
 use electret::text::Input;
 use electret::tune::{Settings, Step, Target, Task};
 use electret::weights::AlignedBytes;
-use electret::{Adapter, Document, Error, Model, Plan, SMALL, Session, Strategy, TINY, Tuner, TuningPlan};
+use electret::{
+    Adapter, Document, Error, HeadKind, Model, Plan, SMALL, Session, Strategy, TINY, Tuner, TuningPlan,
+};
 
 const LABELS: [&str; 2] = ["question", "statement"];
 
@@ -180,6 +182,9 @@ fn settings_and_strategies_out_of_range_are_named() {
         "words:65",
         "bias:0",
         "head+",
+        "head+head",
+        "bias:2+bias",
+        "lora:8:4:q+lora:4:2:v",
     ] {
         assert_eq!(Strategy::parse(text), None, "{text}");
     }
@@ -225,6 +230,11 @@ fn an_adapter_comes_back_bit_for_bit_and_only_to_its_model() {
     assert_eq!(session.classify("who?".into()).unwrap().len(), 2);
     let mut session = session.with_adapter(None).unwrap();
     assert_eq!(plain(&mut session), before, "switching off leaves the model as it was");
+    // A test that cannot be done, for want of room, takes no adapter away.
+    let mut session =
+        Session::new(model, arena.as_mut_slice(), 3).unwrap().with_adapter(Some(adapter)).unwrap();
+    assert!(matches!(session.self_test(), Err(Error::SequenceTooLong { .. })));
+    assert_eq!(session.adapter_kind(), Some(HeadKind::Classify));
 
     // Every damage is seen: each byte in turn, and every length.
     for index in 0..bytes.as_slice().len() {

@@ -159,6 +159,8 @@ pub struct Tuner {
     learned: RwLock<Arc<Learned>>,
     /// Held by the round under way.
     round: Mutex<()>,
+    /// Held by whoever writes into the folder.
+    saving: Mutex<()>,
     cancelled: AtomicBool,
 }
 
@@ -267,6 +269,7 @@ impl Tuner {
     pub fn save(&self) -> Result<(), ElectretError> {
         let none = || ElectretError::argument("folder", "the tuner was opened without one");
         let mut store = open_store(self.folder.as_deref().ok_or_else(none)?)?;
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let learned = self.learned();
         self.at_work(Settings::default(), |tuner| {
             tuner.restore(&learned.state)?;
@@ -370,6 +373,7 @@ impl Tuner {
                 seen: 0,
             })),
             round: Mutex::default(),
+            saving: Mutex::default(),
             cancelled: AtomicBool::new(false),
         };
         let learned = tuner.at_work(Settings::default(), |tuner| {

@@ -44,8 +44,10 @@ pub fn embed(session: &mut Session<'_, '_>, input: Input<'_>, room: Room<'_, f32
 
 /// The name of a class or tag, without a NUL.
 pub fn label(session: &Session<'_, '_>, number: usize, room: Room<'_, u8>) -> Result<(), Refusal> {
-    let kind =
-        [HeadKind::Classify, HeadKind::Tag].into_iter().find(|&kind| session.label_count(kind).is_ok());
+    // Those of what was learned before the model's own.
+    let kinds = session.adapter_kind().into_iter().chain([HeadKind::Classify, HeadKind::Tag]);
+    let mut named = kinds.filter(|kind| matches!(kind, HeadKind::Classify | HeadKind::Tag));
+    let kind = named.find(|&kind| session.label_count(kind).is_ok());
     let mut names = session.label_names(kind.unwrap_or(HeadKind::Classify))?;
     let none = Refusal::Argument { field: "number", reason: "there is no label of that number" };
     room.fill(names.nth(number).ok_or(none)?.bytes())

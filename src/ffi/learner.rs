@@ -119,7 +119,9 @@ pub unsafe extern "C" fn electret_learner_begin(
             let (model, learner) = (open(model, model_bytes)?, place("learner", learner)?);
             let lesson = given("lesson", lesson)?;
             let plan = Plan::of(&model, lesson)?;
-            let labels = slice("lesson.labels", lesson.labels, lesson.label_count)?;
+            // The other kinds have labels of their own, and no room for the caller's.
+            let count = if matches!(plan.kind, HeadKind::Classify | HeadKind::Tag) { plan.labels } else { 0 };
+            let labels = slice("lesson.labels", lesson.labels, count)?;
             let (names, needed) = plan.bytes(&model);
             let begin = |rest: &'static mut [u8]| {
                 let (front, arena) = rest.split_at_mut(names);

@@ -282,7 +282,7 @@ fn electra_name(name: &str) -> Option<String> {
 /// The heads that stand among the tensors.
 fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<HeadTensors>, ImportError> {
     let (hidden, embedding) = (config.hidden_size, config.embedding_size);
-    let labels = labels(json);
+    let labels = labels(json)?;
     let mut heads = Vec::new();
     if tensors.contains("discriminator_predictions.dense.weight") {
         heads.push(HeadTensors::discriminator(hidden));
@@ -311,17 +311,24 @@ fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<
 #[cfg(feature = "onnx")]
 pub(super) fn labels_beside(folder: &Path) -> Result<Option<Vec<String>>, ImportError> {
     let path = folder.join("config.json");
-    if path.exists() { Ok(Some(labels(&read_json(&path)?))) } else { Ok(None) }
+    if path.exists() { labels(&read_json(&path)?).map(Some) } else { Ok(None) }
 }
 
+/// Labels that a head may have: their numbers are u16.
+const MOST_LABELS: u64 = 1 << 16;
+
 /// `id2label` by id; two numbered labels where it is missing, as in `transformers`.
-fn labels(json: &Value) -> Vec<String> {
-    let numbered = |count: u64| (0..count).map(|id| format!("LABEL_{id}")).collect();
+fn labels(json: &Value) -> Result<Vec<String>, ImportError> {
     let Some(map) = json.get("id2label").and_then(Value::as_object) else {
-        return numbered(json.get("num_labels").and_then(Value::as_u64).unwrap_or(2));
+        let count = json.get("num_labels").and_then(Value::as_u64).unwrap_or(2);
+        if count > MOST_LABELS {
+            let message = format!("{count}: at most {MOST_LABELS}");
+            return Err(ImportError::Config { field: "num_labels", message });
+        }
+        return Ok((0..count).map(|id| format!("LABEL_{id}")).collect());
     };
     let mut labels: Vec<(usize, String)> =
         map.iter().filter_map(|(id, label)| Some((id.parse().ok()?, label.as_str()?.to_owned()))).collect();
     labels.sort();
-    labels.into_iter().map(|(_, label)| label).collect()
+    Ok(labels.into_iter().map(|(_, label)| label).collect())
 }

@@ -135,7 +135,7 @@ impl Tensors {
         }
     }
 
-    /// Takes in one safetensors or `.npz` file; f16 and bf16 widen to f32, integer buffers (`position_ids`) are passed
+    /// Takes in one safetensors or `.npz` file; f16 and bf16 widen to f32, f64 is rounded, integer buffers (`position_ids`) are passed
     /// over. A safetensors file is mapped and its tensors are read where they are used: replace it by renaming.
     pub fn read(&mut self, path: &Path) -> Result<(), ImportError> {
         if path.extension().is_some_and(|extension| extension == "npz") {
@@ -147,8 +147,8 @@ impl Tensors {
             .map_err(|error| ImportError::Safetensors { path: path.to_owned(), error })?;
         for (name, view) in parsed.tensors() {
             let (dtype, shape) = (view.dtype(), view.shape().to_vec());
-            if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                log::debug!("{name}: passed over, {dtype:?} is no float");
+            if !matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                log::debug!("{name}: passed over, {dtype:?} is not read");
                 continue;
             }
             let start = view.data().as_ptr().addr() - file.as_ptr().addr();
@@ -171,7 +171,12 @@ impl Tensors {
                     self.insert(name.trim_end_matches(".npy"), array.shape(), values);
                 }
                 Err(ReadNpzError::Npy(ReadNpyError::WrongDescriptor(kind))) => {
-                    log::debug!("{name}: passed over, {kind} is no f32");
+                    let Ok(array) = npz.by_name::<ndarray::OwnedRepr<f64>, IxDyn>(&name) else {
+                        log::debug!("{name}: passed over, {kind} is not read");
+                        continue;
+                    };
+                    let values = array.iter().map(|&value| value as f32).collect();
+                    self.insert(name.trim_end_matches(".npy"), array.shape(), values);
                 }
                 Err(error) => return Err(fail(error)),
             }
@@ -204,6 +209,7 @@ fn widened(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     let halves = bytes.as_chunks().0.iter();
     match dtype {
         Dtype::F16 => halves.map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
         Dtype::BF16 => halves.map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
         _ => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
     }

@@ -125,6 +125,11 @@ impl<'m, 'a> Session<'m, 'a> {
         self.network.model
     }
 
+    /// What the adapter has learned, if one answers.
+    pub fn adapter_kind(&self) -> Option<HeadKind> {
+        self.network.adapter.map(|adapter| adapter.kind)
+    }
+
     /// How many outputs the head of that kind has, the adapter's before the model's.
     ///
     /// # Errors
@@ -154,6 +159,12 @@ impl<'m, 'a> Session<'m, 'a> {
     /// Those of [`Session::encode`].
     pub fn self_test(&mut self) -> Result<(usize, bool), Error> {
         let adapter = self.network.adapter.take();
+        let tested = self.test_model();
+        self.network.adapter = adapter;
+        tested
+    }
+
+    fn test_model(&mut self) -> Result<(usize, bool), Error> {
         let checks = &self.network.model.root().checks;
         let mut agree = true;
         for check in checks.iter() {
@@ -161,7 +172,6 @@ impl<'m, 'a> Session<'m, 'a> {
             let expected = check.hidden.iter().map(|x| x.to_native().to_bits());
             agree &= hidden.take(check.hidden.len()).eq(expected);
         }
-        self.network.adapter = adapter;
         Ok((checks.len(), agree))
     }
 

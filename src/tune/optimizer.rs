@@ -79,14 +79,15 @@ impl Settings {
     /// The learning rate of step `step`, which counts from 1.
     fn rate(&self, step: u32) -> f32 {
         let step = step.saturating_sub(self.first_step);
-        if step <= self.warmup_steps {
+        if self.warmup_steps > 0 && step <= self.warmup_steps {
             return self.learning_rate * step as f32 / self.warmup_steps as f32;
         }
         if self.total_steps == 0 {
             return self.learning_rate;
         }
-        let left = (self.total_steps + 1).saturating_sub(step) as f32;
-        let span = (self.total_steps + 1).saturating_sub(self.warmup_steps).max(1) as f32;
+        let end = self.total_steps.saturating_add(1);
+        let left = end.saturating_sub(step) as f32;
+        let span = end.saturating_sub(self.warmup_steps).max(1) as f32;
         self.learning_rate * (left / span).min(1.0)
     }
 }

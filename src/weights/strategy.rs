@@ -155,14 +155,17 @@ impl Strategy {
         let mut strategy = Self { head: false, bias_layers: 0, lora: None, words: 0 };
         for word in text.split('+') {
             let mut fields = word.split(':');
+            // Each at most once: of two the first would be lost without a word.
             match (fields.next()?, fields.next(), fields.next(), fields.next(), fields.next()) {
-                ("head", None, ..) => strategy.head = true,
-                ("bias", None, ..) => strategy.bias_layers = usize::MAX,
-                ("bias", Some(layers), None, ..) => strategy.bias_layers = positive(layers)?,
-                ("words", Some(rank), None, ..) => {
+                ("head", None, ..) if !strategy.head => strategy.head = true,
+                ("bias", None, ..) if strategy.bias_layers == 0 => strategy.bias_layers = usize::MAX,
+                ("bias", Some(layers), None, ..) if strategy.bias_layers == 0 => {
+                    strategy.bias_layers = positive(layers)?;
+                }
+                ("words", Some(rank), None, ..) if strategy.words == 0 => {
                     strategy.words = positive(rank).filter(|&rank| rank <= MAX_RANK)?;
                 }
-                ("lora", Some(rank), Some(layers), parts, None) => {
+                ("lora", Some(rank), Some(layers), parts, None) if strategy.lora.is_none() => {
                     let rank = positive(rank).filter(|&rank| rank <= MAX_RANK)?;
                     let parts = parts.map_or(Some(Parts::QUERY_VALUE), Parts::parse)?;
                     strategy.lora = Some(Lora { rank, last_layers: positive(layers)?, parts });

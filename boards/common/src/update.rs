@@ -3,7 +3,7 @@
 //! The host writes in pieces and may stop anywhere: it asks for the checksum of what is there and goes on behind
 //! what agrees. Nothing counts until [`Command::Install`], which checks length, checksum, signature and the file
 //! itself, and then makes one choice in the store, which is written whole or not at all. A board with a key starts
-//! only what was chosen so, or what was in slot 0 before any choice.
+//! only what was chosen so; slot 0 as long as nothing was, or again once a worn flash has lost the choice.
 
 use electret::link::{Answer, Command, Install, checksum};
 use electret::tune::store::Store;

@@ -199,7 +199,8 @@ impl Classify {
             each_text(&self.text, |text| {
                 let truncate = self.asking.truncate;
                 let input = Input { text, pair: self.pair.as_deref(), truncate };
-                if session.label_count(HeadKind::Regress).is_ok() {
+                let learned = session.adapter_kind() == Some(HeadKind::Classify);
+                if !learned && session.label_count(HeadKind::Regress).is_ok() {
                     let value = session.regress(input)?;
                     if self.asking.output.json {
                         say!("{}", json!({ "value": value }));

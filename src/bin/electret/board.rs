@@ -597,8 +597,10 @@ impl Learn {
         client.ask(Command::Teach { lesson, labels: &labels, strategy: &self.strategy, learning_rate })?;
         let learned = self.learn(client, &examples);
         // The lesson ends either way: what was committed answers, and nothing else.
-        client.ask(Command::Rollback)?;
-        learned
+        let ended = client.ask(Command::Rollback);
+        learned?;
+        ended?;
+        Ok(())
     }
 
     fn learn(&self, client: &mut Client, examples: &[Example]) -> Result<()> {

@@ -9,7 +9,7 @@ use electret::import::{Checkpoint, write_atomically};
 use electret::quantize::{Fitted, Recipe, Sensitivity, fit, quantize_by, verify};
 use serde_json::json;
 
-use super::{ModelFile, Output};
+use super::{ModelFile, Output, check_out};
 
 /// Hugging Face folder or ONNX file → .electret.
 ///
@@ -165,6 +165,7 @@ impl Convert {
     }
 
     pub fn run(&self) -> Result<()> {
+        check_out(&self.output_file)?;
         let checkpoint = open_source(&self.source)?;
         let calibration = self.calibration()?;
         let (from, licence) = (&self.from, &self.licence);
@@ -207,6 +208,7 @@ impl Verify {
             None => SENTENCES.lines().take(self.lines).map(str::to_owned).collect(),
         };
         let report = verify(model, &checkpoint, &texts)?;
+        ensure!(report.sentences > 0, "not a line with text to compare on");
         if let Some(path) = &self.report {
             let page = report.page(model.root().provenance.name.as_str());
             write_atomically(path, page.as_bytes()).with_context(|| path.display().to_string())?;

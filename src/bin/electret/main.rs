@@ -29,7 +29,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use electret::ElectraConfig;
 use electret::weights::AlignedBytes;
@@ -124,6 +124,15 @@ fn preset(name: &str) -> Result<ElectraConfig> {
 fn read_model(path: &Path) -> Result<AlignedBytes> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     Ok(AlignedBytes::copy_of(&bytes))
+}
+
+/// Whether a file can be written there, before hours of work.
+fn check_out(out: &Path) -> Result<()> {
+    let folder = out.is_dir() || out.as_os_str().as_encoded_bytes().ends_with(b"/");
+    ensure!(!folder, "{}: a folder, where a file is to be written", out.display());
+    let part = out.with_added_extension("part");
+    let made = std::fs::File::create(&part).and_then(|_| std::fs::remove_file(&part));
+    made.with_context(|| out.display().to_string())
 }
 
 /// Texts of the command line: one argument, or `-` for one a line from stdin. Calls `answer` for

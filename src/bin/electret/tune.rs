@@ -9,12 +9,12 @@ use electret::import::write_atomically;
 use electret::tune::store::{FolderStore, Store};
 use electret::tune::{Settings, Step, Task, computer_plan, epoch_order};
 use electret::weights::AlignedBytes;
-use electret::{Adapter, Document, Error, Model, Strategy, Tuner, kernels};
+use electret::{Adapter, Document, Error, HeadKind, Model, Strategy, Tuner, kernels};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::evaluate::{answers, known_labels, tokens};
-use super::{ModelFile, Output};
+use super::{ModelFile, Output, check_out};
 
 /// Learns a task on top of a frozen model, as a device would.
 ///
@@ -84,10 +84,16 @@ impl Tune {
             self.epochs > 0 && self.batch_size > 0 && self.save_every > 0,
             "--epochs, --batch-size and --save-every must be at least 1"
         );
-        self.check_out()?;
+        check_out(&self.out)?;
+        let plain = self.label_smoothing == 0.0 && !self.balance;
         let names =
             if strategy.head { LabelNames::OfFile } else { LabelNames::Only(known_labels(&model, None)) };
         let train = Labelled::read(&self.train, names)?;
+        ensure!(
+            plain || matches!(train.kind, HeadKind::Classify | HeadKind::Tag),
+            "--balance, --label-smoothing: they are for classes and tags; {} has neither",
+            self.train.display()
+        );
         let names = || LabelNames::First(train.labels.clone());
         let dev = self.dev.as_ref().map(|path| Labelled::read(path, names())).transpose()?;
         let names: Vec<&str> = train.labels.iter().map(String::as_str).collect();
@@ -95,7 +101,7 @@ impl Tune {
         let mut task = Task::classify(&names);
         (task.kind, task.class_weights, task.label_smoothing) = (train.kind, &weights, self.label_smoothing);
 
-        let steps = self.epochs * train.examples.len().div_ceil(self.batch_size) as u32;
+        let steps = self.epochs.saturating_mul(train.examples.len().div_ceil(self.batch_size) as u32);
         let settings = Settings {
             learning_rate: self.learning_rate,
             warmup_steps: steps / 10,
@@ -138,6 +144,9 @@ impl Tune {
             }
             curve.push(json!({"epoch": epoch, "loss": loss, "left_out": left_out, "dev": scores}));
         }
+        if curve.is_empty() {
+            log::warn!("--state: all {} epochs were learned before, and nothing now", self.epochs);
+        }
         let file = tuner.adapter().to_vec()?;
         write_atomically(&self.out, &file).with_context(|| self.out.display().to_string())?;
         if self.output.json {
@@ -148,13 +157,6 @@ impl Tune {
             say!("{}: {} bytes, {} steps", self.out.display(), file.len(), tuner.progress().steps);
         }
         Ok(())
-    }
-
-    /// Whether the adapter can be written, before hours of learning.
-    fn check_out(&self) -> Result<()> {
-        let part = self.out.with_added_extension("part");
-        let made = std::fs::File::create(&part).and_then(|_| std::fs::remove_file(&part));
-        made.with_context(|| self.out.display().to_string())
     }
 
     /// Learns every example once, in an order of its own: the mean loss, and how many taught nothing. `None` if

@@ -93,6 +93,12 @@ impl Graph {
                 self.used_by.entry(input.clone()).or_default().push(index);
             }
             for output in node.output.iter().filter(|output| !output.is_empty()) {
+                let known = self.stored.contains_key(output)
+                    || self.made_by.contains_key(output)
+                    || self.inputs.contains(output);
+                if known {
+                    return Err(format!("{output:?} is made twice: a damaged file"));
+                }
                 self.made_by.insert(output.clone(), index);
             }
         }

@@ -40,6 +40,10 @@ pub fn compare(
     let refused = |error: TractError| format!("tract: {error:#}");
     let model = load(path).map_err(refused)?;
     let length = fixed_length(&model).map_err(refused)?;
+    let limit = checkpoint.config.max_position_embeddings;
+    if let Some(tokens) = length.filter(|tokens| !(1..=limit).contains(tokens)) {
+        return Err(format!("the graph takes sequences of {tokens} tokens, its positions end at {limit}"));
+    }
     for tokens in length.map_or(LENGTHS.to_vec(), |tokens| vec![tokens]) {
         let vocabulary = checkpoint.config.vocab_size;
         let input_ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % vocabulary) as u32).collect();
