@@ -135,8 +135,8 @@ impl Tensors {
         }
     }
 
-    /// Takes in one safetensors or `.npz` file; f16 and bf16 widen to f32, f64 is rounded, integer buffers (`position_ids`) are passed
-    /// over. A safetensors file is mapped and its tensors are read where they are used: replace it by renaming.
+    /// Takes in one safetensors or `.npz` file; f16 and bf16 widen to f32, f64 is rounded, integer
+    /// buffers (`position_ids`) are passed over. A safetensors file is mapped and its tensors are read where they are used: replace it by renaming.
     pub fn read(&mut self, path: &Path) -> Result<(), ImportError> {
         if path.extension().is_some_and(|extension| extension == "npz") {
             return self.read_npz(path);

@@ -25,6 +25,19 @@ pub trait Chip {
     fn program(&mut self, offset: u32, bytes: &[u8]) -> Result<(), ()>;
 }
 
+/// Writes into memory that stands for a flash, from `begin` on, and says what has changed: a sector is erased when its first
+/// byte is written, and bits only fall. Nothing is done if it does not fit.
+pub fn imitate(memory: &mut [u8], begin: usize, data: &[u8]) -> Option<Range<usize>> {
+    let end = begin.checked_add(data.len()).filter(|&end| end <= memory.len())?;
+    let mut changed = begin..end;
+    for sector in (begin.next_multiple_of(SECTOR)..end).step_by(SECTOR) {
+        changed.end = (sector + SECTOR).min(memory.len());
+        memory.get_mut(sector..changed.end)?.fill(0xff);
+    }
+    memory.get_mut(begin..end)?.iter_mut().zip(data).for_each(|(old, new)| *old &= new);
+    Some(changed)
+}
+
 /// Where things lie in a flash.
 pub struct Map {
     mapped: usize,

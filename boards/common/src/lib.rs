@@ -55,8 +55,8 @@ pub struct Board<'b, S, P, M> {
     pub store: P,
     /// Where models lie.
     pub slots: M,
-    /// Memory to answer in: [`electret::Plan::inference`] of the longest sequence that it should take, [unpacking](electret::Plan::unpacking) if
-    /// the model may be int4; with less, an int4 model takes shorter ones.
+    /// Memory to answer in: [`electret::Plan::inference`] of the longest sequence that it should take,
+    /// [unpacking](electret::Plan::unpacking) if the model may be int4; with less, an int4 model takes shorter ones.
     pub answering: &'b mut [u8],
     /// Memory to learn in: [`TuningPlan`](electret::TuningPlan); none on a board that only answers.
     pub learning: &'b mut [u8],

@@ -23,7 +23,7 @@ struct Desk {
 }
 
 /// What was said to one request.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 struct Said {
     done: bool,
     /// Bits of logits and probabilities.
@@ -49,15 +49,7 @@ impl Desk {
         // The line closes when all was read: an update starts the board anew before that.
         while self.board.serve().unwrap() == electret_board::Outcome::Installed {}
         let mut frames = Frames::default();
-        let (none, mut refusal) = (String::new(), String::new());
-        let mut said = Said {
-            done: false,
-            bits: vec![],
-            slot: None,
-            model: none,
-            adapter: None,
-            refusal: String::new(),
-        };
+        let mut said = Said::default();
         for byte in self.wire.from_board.take() {
             let Some(length) = frames.push(byte) else { continue };
             let Reply { number, answer } = postcard::from_bytes(frames.message(length)).unwrap();
@@ -73,12 +65,11 @@ impl Desk {
                         (Some(about.slot), about.model.to_owned(), about.adapter);
                 }
                 Answer::Done { .. } => said.done = true,
-                Answer::Refused(error) => refusal = error.to_string(),
-                Answer::Failed(why) => refusal = why.to_owned(),
+                Answer::Refused(error) => said.refusal = error.to_string(),
+                Answer::Failed(why) => said.refusal = why.to_owned(),
                 _ => {}
             }
         }
-        said.refusal = refusal;
         said
     }
 

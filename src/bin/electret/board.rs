@@ -384,8 +384,8 @@ impl Run {
     }
 }
 
-/// Says who is there, and refuses another protocol.
-fn introduce(client: &mut Client, json: bool) -> Result<()> {
+/// Says who is there, and refuses another protocol; the adapter that answers.
+fn introduce(client: &mut Client, json: bool) -> Result<Option<u8>> {
     let answers = client.ask(Command::Info)?;
     let about = answers.board()?;
     if json {
@@ -406,7 +406,7 @@ fn introduce(client: &mut Client, json: bool) -> Result<()> {
             about.tokens
         );
     }
-    Ok(())
+    Ok(about.adapter)
 }
 
 /// The tokens of a detection, with their probabilities.
@@ -427,7 +427,7 @@ impl Talk {
         let (_emulator, mut client) = self.line.connect()?;
         let json = self.output.json;
         match &self.what {
-            What::Info => introduce(&mut client, json),
+            What::Info => introduce(&mut client, json).map(drop),
             What::Plan => show_figures(&mut client, Command::Plan, json),
             What::SelfTest => show_figures(&mut client, Command::SelfTest, json),
             What::Bench { tokens } => show_figures(&mut client, Command::Bench { tokens: *tokens }, json),
@@ -454,7 +454,7 @@ impl Talk {
                     number => Some(number.parse().with_context(|| format!("{number}: a number, or none"))?),
                 };
                 client.ask(Command::Activate(number))?;
-                introduce(&mut client, json)
+                introduce(&mut client, json).map(drop)
             }
         }
     }
@@ -474,8 +474,7 @@ impl Update {
         let bar = progress_bar(bytes.len() as u64);
         update(&mut client, &bytes, kind, &signature, |at, _| bar.set_position(at as u64))?;
         bar.finish();
-        introduce(&mut client, self.output.json)?;
-        let active = client.ask(Command::Info)?.board()?.adapter;
+        let active = introduce(&mut client, self.output.json)?;
         if let Install::Adapter(number) = kind
             && active != Some(number)
         {
@@ -610,12 +609,12 @@ impl Learn {
                 for (example, number) in batch.iter().zip(first..) {
                     let mut tags = Vec::new();
                     let truth = match example.target() {
+                        Target::Class(label) => Truth::Class(label as u16),
                         Target::Tags(labels) => {
                             // A board takes at most 32 labels.
                             tags.extend(labels.iter().map(|&label| label as u8));
                             Truth::Tags(&tags)
                         }
-                        Target::Class(label) => Truth::Class(label as u16),
                         _ => bail!("a board learns labels of texts or of words"),
                     };
                     client

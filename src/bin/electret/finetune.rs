@@ -91,7 +91,7 @@ impl Finetune {
         let dev = dev.as_ref();
         let learn =
             |seed| on_device!(self.device, B, at => finetune::<B>(&start, &train, dev, &recipe, seed, at));
-        let (mut runs, mut best) = (Vec::new(), 0);
+        let (mut runs, mut best, mut record) = (Vec::new(), 0, Value::Null);
         // What a seed has learned is kept before the next one begins, which may be interrupted.
         for &seed in &self.seeds {
             let run = learn(seed).with_context(|| format!("seed {seed}"))?;
@@ -101,10 +101,13 @@ impl Finetune {
                 best = newest;
                 runs[best].checkpoint.write(&self.out)?;
             }
-            self.keep_record(&recipe, &runs, best)?;
+            record = self.record(&recipe, &runs, best);
+            let path = self.out.join("finetune.json");
+            write_atomically(&path, format!("{record:#}\n").as_bytes())
+                .with_context(|| path.display().to_string())?;
         }
         if self.output.json {
-            say!("{}", self.record(&recipe, &runs, best));
+            say!("{record}");
         } else {
             self.say(&runs, best)?;
         }
@@ -119,13 +122,6 @@ impl Finetune {
             .collect();
         json!({"source": self.source.display().to_string(), "train": self.train.display().to_string(),
                "recipe": recipe, "best_seed": runs[best].seed, "seeds": rows})
-    }
-
-    fn keep_record(&self, recipe: &Recipe, runs: &[Finetuned], best: usize) -> Result<()> {
-        let path = self.out.join("finetune.json");
-        let record = self.record(recipe, runs, best);
-        write_atomically(&path, format!("{record:#}\n").as_bytes())
-            .with_context(|| path.display().to_string())
     }
 
     fn say(&self, runs: &[Finetuned], best: usize) -> Result<()> {

@@ -64,14 +64,18 @@ impl Graph {
     fn index(&mut self) -> Result<(), String> {
         let (mut quantised, mut unrounded) =
             (HashMap::<String, String>::new(), HashMap::<String, String>::new());
-        for (index, node) in self.nodes.iter_mut().enumerate() {
+        let Self { nodes, inputs, stored, made_by, used_by, .. } = self;
+        let is_known = |made_by: &HashMap<String, usize>, value: &String| {
+            stored.contains_key(value) || made_by.contains_key(value) || inputs.contains(value)
+        };
+        for (index, node) in nodes.iter_mut().enumerate() {
             for input in &mut node.input {
                 if let Some(before) = unrounded.get(input) {
                     input.clone_from(before);
                 }
             }
             if let ([input, ..], [output]) = (&node.input[..], &node.output[..]) {
-                if node.op_type == "QuantizeLinear" && self.made_by.contains_key(input) {
+                if node.op_type == "QuantizeLinear" && made_by.contains_key(input) {
                     quantised.insert(output.clone(), input.clone());
                     continue;
                 }
@@ -81,25 +85,19 @@ impl Graph {
                 }
             }
             for input in node.input.iter().filter(|input| !input.is_empty()) {
-                let known = self.stored.contains_key(input)
-                    || self.made_by.contains_key(input)
-                    || self.inputs.contains(input);
-                if !known {
+                if !is_known(made_by, input) {
                     let kind = &node.op_type;
                     return Err(format!(
                         "{kind} uses {input:?}, which nothing before it makes: a cycle, or a damaged file"
                     ));
                 }
-                self.used_by.entry(input.clone()).or_default().push(index);
+                used_by.entry(input.clone()).or_default().push(index);
             }
             for output in node.output.iter().filter(|output| !output.is_empty()) {
-                let known = self.stored.contains_key(output)
-                    || self.made_by.contains_key(output)
-                    || self.inputs.contains(output);
-                if known {
+                if is_known(made_by, output) {
                     return Err(format!("{output:?} is made twice: a damaged file"));
                 }
-                self.made_by.insert(output.clone(), index);
+                made_by.insert(output.clone(), index);
             }
         }
         Ok(())

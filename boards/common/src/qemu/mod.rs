@@ -19,7 +19,7 @@ use embedded_storage::nor_flash::{
 use semihosting::fs::{File, OpenOptions};
 use semihosting::io::{Read, Seek, SeekFrom, Write};
 
-use crate::flash::SECTOR;
+use crate::flash::{SECTOR, imitate};
 use crate::{Board, KEY, Outcome, Slots, painted_stack};
 
 /// The file of a folder that QEMU runs in, to be read and written.
@@ -139,23 +139,14 @@ impl Slots for FileSlots {
 
     fn write(&mut self, slot: u8, offset: u32, data: &[u8]) -> Result<(), Error> {
         let place = self.places.get(usize::from(slot)).filter(|place| !place.is_null());
-        let end = (offset as usize).checked_add(data.len()).filter(|&end| end <= self.bytes);
-        let (Some(place), Some(end)) = (place, end) else { return Err(Error::StoreFailed) };
+        let place = place.ok_or(Error::StoreFailed)?;
         // SAFETY: the slot, which nobody reads at the moment: a slice of it lives only as long as a command.
-        let slot_bytes = unsafe { core::slice::from_raw_parts_mut(*place, self.bytes) };
-        let begin = offset as usize;
-        let mut changed = begin..end;
-        // A sector is erased when its first byte is written, and bits only fall, as in the real thing.
-        for sector in (begin.next_multiple_of(SECTOR)..end).step_by(SECTOR) {
-            changed.end = (sector + SECTOR).min(self.bytes);
-            slot_bytes.get_mut(sector..changed.end).unwrap_or_default().fill(0xff);
-        }
-        let written = slot_bytes.get_mut(begin..end).unwrap_or_default();
-        written.iter_mut().zip(data).for_each(|(old, new)| *old &= new);
+        let memory = unsafe { core::slice::from_raw_parts_mut(*place, self.bytes) };
+        let changed = imitate(memory, offset as usize, data).ok_or(Error::StoreFailed)?;
         let name = if slot == 0 { c"slot-0.bin" } else { c"slot-1.bin" };
         let kept = open(name).ok().and_then(|mut file| {
             file.seek(SeekFrom::Start(offset.into())).ok()?;
-            file.write_all(slot_bytes.get(changed)?).ok()
+            file.write_all(memory.get(changed)?).ok()
         });
         kept.ok_or(Error::StoreFailed)
     }

@@ -13,7 +13,7 @@ use electret::link::{self, Command, Request};
 use electret::tune::store::FlashStore;
 use electret::weights::AlignedBytes;
 use electret::{Error, Plan, Strategy, TINY, TuningPlan};
-use electret_board::flash::SECTOR;
+use electret_board::flash::imitate;
 use electret_board::{Board, Key, Slots, Stack};
 use embedded_io::{ErrorType, Read, Write};
 use example::Flash;
@@ -90,13 +90,9 @@ impl Slots for MemorySlots {
     }
 
     fn write(&mut self, slot: u8, offset: u32, data: &[u8]) -> Result<(), Error> {
-        let (begin, end) = (offset as usize, offset as usize + data.len());
         // SAFETY: leaked, and not read while it is written.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(self.0[usize::from(slot)], SLOT) };
-        for sector in (begin.next_multiple_of(SECTOR)..end).step_by(SECTOR) {
-            bytes[sector..(sector + SECTOR).min(SLOT)].fill(0xff);
-        }
-        bytes[begin..end].iter_mut().zip(data).for_each(|(old, new)| *old &= new);
+        let memory = unsafe { std::slice::from_raw_parts_mut(self.0[usize::from(slot)], SLOT) };
+        imitate(memory, offset as usize, data).expect("within the slot");
         Ok(())
     }
 }
