@@ -9,12 +9,12 @@ for kind in scalar simd; do
   flags=""
   [ $kind = scalar ] || flags="-C target-feature=+simd128"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="$flags" ${CARGO:-cargo} rustc --lib --crate-type cdylib --release \
-    --no-default-features --features wasm --target $target --target-dir target/web-$kind --config 'profile.release.lto=true'
+    --no-default-features --features wasm --target $target --target-dir target/web-build --config 'profile.release.lto=true'
   cargo run --manifest-path examples/web/bindgen/Cargo.toml --target-dir target/bindgen -- \
-    target/web-$kind/$target/release/electret.wasm target/web-$kind/page
-  cp target/web-$kind/page/electret_bg.wasm target/web/electret-$kind.wasm
+    target/web-build/$target/release/electret.wasm target/web-build/$kind
+  cp target/web-build/$kind/electret_bg.wasm target/web/electret-$kind.wasm
 done
 # The glue is the same for both.
-cmp target/web-scalar/page/electret.js target/web-simd/page/electret.js
-cp target/web-simd/page/electret.js target/web/
+cmp target/web-build/{scalar,simd}/electret.js
+cp target/web-build/simd/electret.js target/web/
 cp models/electret-tiny.electret examples/data/messages.tsv examples/web/*.{html,css,js} target/web/
