@@ -1,5 +1,5 @@
 //! From raw text to a model that answers: corpus, run, resume to the same losses, export, convert.
-#![cfg(feature = "train")]
+#![cfg(all(feature = "train", feature = "cli"))]
 
 mod common;
 
@@ -23,7 +23,7 @@ use electret::train::learner::Precision;
 use electret::train::objective::Kind;
 use electret::train::optimizer::Adam;
 use electret::train::ranks::Alone;
-use electret::train::run::{Generator, Run, Sharing};
+use electret::train::run::{Generator, Run, Shape, Sharing};
 use electret::train::trainer::{Order, Pace};
 use electret::weights::AlignedBytes;
 use electret::{HeadKind, Model, Plan, Session};
@@ -197,6 +197,21 @@ fn every_objective_and_sharing_trains_and_exports() {
     }
 }
 
+/// What a run says of its shape is what its folder and its exported model have.
+#[test]
+fn a_shape_of_its_own_is_trained_and_exported() {
+    let corpus = corpus("shape-corpus");
+    let out = folder("shape-run");
+    let shape = Shape { hidden_size: Some(64), num_hidden_layers: Some(2), ..Shape::default() };
+    let run = Run { shape, ..run(Kind::Electra) };
+    train(&run, &corpus, &out, Some(2)).unwrap();
+    assert_eq!(Run::open(&out).unwrap(), run);
+    let exported = folder("shape-export");
+    export(&out, &corpus, Which::Discriminator, &exported).unwrap();
+    let config = Checkpoint::open(&exported).unwrap().config;
+    assert_eq!((config.hidden_size, config.num_hidden_layers, config.embedding_size), (64, 2, 128));
+}
+
 /// Parts of a batch whose gradients are summed are the batch.
 #[test]
 fn a_batch_in_parts_has_the_gradient_of_the_whole() {
@@ -278,6 +293,14 @@ fn a_hundred_steps_to_compare_with_pytorch() {
 }
 
 #[test]
+fn every_preset_can_be_used() {
+    for preset in ["tiny", "small", "base", "large"] {
+        let table = format!("preset = {preset:?}").parse().unwrap();
+        assert_eq!(Run::assemble(None, table).unwrap(), Run::preset(preset, Kind::Electra).unwrap());
+    }
+}
+
+#[test]
 fn settings_that_cannot_be_used_are_named() {
     let refused = |text: &str| {
         let table = text.parse().unwrap();
@@ -293,6 +316,11 @@ fn settings_that_cannot_be_used_are_named() {
         ("objective.mask_prob = -0.1", "objective.mask_prob"),
         ("generator.sharing = \"all\"", "generator.size"),
         ("adam.epsilon = 0.0", "adam.epsilon"),
+        ("shape.width = 64", "width"),
+        ("shape.num_hidden_layers = 0", "shape.num_hidden_layers"),
+        ("shape.hidden_size = 16385", "shape.hidden_size"),
+        ("shape.num_attention_heads = 3", "shape.num_attention_heads"),
+        ("preset = \"small\"\nshape.hidden_size = 1024\nshape.num_attention_heads = 2", "256 wide"),
     ] {
         let message = refused(text);
         assert!(message.contains(named), "{text}: {message}");

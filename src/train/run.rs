@@ -15,6 +15,7 @@ use super::learner::Precision;
 use super::objective::{Kind, Objective};
 use super::optimizer::Adam;
 use crate::ElectraConfig;
+use crate::encoder::MAX_HEAD;
 use crate::import::write_atomically;
 
 /// The settings of a run. Defaults are the recipe's (google-research/electra, `configure_pretraining.py`).
@@ -41,12 +42,54 @@ pub struct Run {
     /// A run whose newest encoder this one starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
+    /// Where the discriminator's shape is not the preset's.
+    #[serde(default, skip_serializing_if = "Shape::is_the_presets")]
+    pub shape: Shape,
     /// What is learnt, loss weights and mask share.
     pub objective: Objective,
     /// The network that fills the masks.
     pub generator: Generator,
     /// Optimiser and schedule.
     pub adam: Adam,
+}
+
+/// Numbers of the discriminator's shape, under their names in `config.json`, that stand in the place of the preset's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Width of the embedding tables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_size: Option<usize>,
+    /// Width of the residual stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_size: Option<usize>,
+    /// Transformer layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_hidden_layers: Option<usize>,
+    /// Attention heads a layer; divides the width of the residual stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_attention_heads: Option<usize>,
+    /// Width of the feed-forward layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intermediate_size: Option<usize>,
+}
+
+impl Shape {
+    fn is_the_presets(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// That shape instead of `preset`'s, where it says so.
+    fn of(&self, preset: ElectraConfig) -> ElectraConfig {
+        ElectraConfig {
+            embedding_size: self.embedding_size.unwrap_or(preset.embedding_size),
+            hidden_size: self.hidden_size.unwrap_or(preset.hidden_size),
+            num_hidden_layers: self.num_hidden_layers.unwrap_or(preset.num_hidden_layers),
+            num_attention_heads: self.num_attention_heads.unwrap_or(preset.num_attention_heads),
+            intermediate_size: self.intermediate_size.unwrap_or(preset.intermediate_size),
+            ..preset
+        }
+    }
 }
 
 /// The generator, which objective `mlm` has none of.
@@ -93,6 +136,7 @@ impl Run {
             dropout: 0.1,
             seed: 1,
             init_from: None,
+            shape: Shape::default(),
             objective: Objective { mask_prob, ..Objective::of(kind) },
             generator: Generator {
                 size: if name == "base" { 1.0 / 3.0 } else { 0.25 },
@@ -213,6 +257,29 @@ impl Run {
         ] {
             ensure!(value > 0.0 && value.is_finite(), "{name} = {value}: more than 0, and finite");
         }
+        let shape = self.shape.of(self.preset_shape()?);
+        // What a model file may say.
+        for (name, value, most) in [
+            ("shape.embedding_size", shape.embedding_size, 1 << 14),
+            ("shape.hidden_size", shape.hidden_size, 1 << 14),
+            ("shape.num_hidden_layers", shape.num_hidden_layers, 1 << 10),
+            ("shape.num_attention_heads", shape.num_attention_heads, 1 << 10),
+            ("shape.intermediate_size", shape.intermediate_size, 1 << 16),
+        ] {
+            ensure!((1..=most).contains(&value), "{name} = {value}: 1 to {most}");
+        }
+        ensure!(
+            shape.hidden_size.is_multiple_of(shape.num_attention_heads),
+            "shape.num_attention_heads = {}: it must divide shape.hidden_size = {}",
+            shape.num_attention_heads,
+            shape.hidden_size
+        );
+        ensure!(
+            shape.head_size() <= MAX_HEAD,
+            "shape.num_attention_heads = {}: a device takes heads {MAX_HEAD} wide at most, these are {}",
+            shape.num_attention_heads,
+            shape.head_size()
+        );
         ensure!(
             self.has_generator() || self.generator.sharing == Sharing::Embeddings,
             "generator.sharing: objective mlm has no generator to share with"
@@ -235,11 +302,15 @@ impl Run {
         self.micro_batch.unwrap_or(self.batch_size)
     }
 
+    fn preset_shape(&self) -> Result<ElectraConfig> {
+        ElectraConfig::preset(&self.preset)
+            .with_context(|| format!("preset {:?}: tiny, small, base or large", self.preset))
+    }
+
     /// The discriminator's shape with the corpus's vocabulary.
     pub fn config(&self, corpus: &Corpus) -> Result<ElectraConfig> {
-        let preset = ElectraConfig::preset(&self.preset)
-            .with_context(|| format!("preset {:?}: tiny, small, base or large", self.preset))?;
-        let config = ElectraConfig { vocab_size: corpus.manifest.vocab_size, ..preset };
+        let config =
+            ElectraConfig { vocab_size: corpus.manifest.vocab_size, ..self.shape.of(self.preset_shape()?) };
         ensure!(
             corpus.manifest.sequence <= config.max_position_embeddings,
             "the corpus has examples of {} tokens, the preset {} takes {}",
