@@ -1,6 +1,14 @@
 //! Where the desktop's arithmetic is done: the one place that knows the backends of a build.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Result, bail};
+use burn::tensor::{Tensor, backend::Backend};
 use clap::ValueEnum;
+use electret::train::optimizer::scalar;
+
+use super::train::spelled;
 
 /// Where the arithmetic of a run is done. Each but the first is a feature of the build.
 #[derive(Clone, Copy, ValueEnum)]
@@ -21,38 +29,65 @@ pub enum Device {
     Wgpu,
 }
 
-/// `on_device!(device, B, at => work)`: `work` with the backend `B` of that device, which is `at`.
+/// Does a little on a device. Backends panic where there is none, or no driver, on whatever thread noticed it: what was
+/// said first is the error.
+pub(super) fn probe<B: Backend>(device: Device, at: &B::Device) -> Result<()> {
+    let said = Arc::new(OnceLock::new());
+    let (first, hook) = (Arc::clone(&said), take_hook());
+    set_hook(Box::new(move |panic| {
+        let words = panic.payload_as_str().unwrap_or("no reason was given");
+        first.get_or_init(|| words.to_owned());
+    }));
+    let works = catch_unwind(AssertUnwindSafe(|| scalar(Tensor::<B, 1>::ones([1], at))));
+    set_hook(hook);
+    if works.is_ok() {
+        return Ok(());
+    }
+    let words = said.get().map_or("", |words| first_words(words));
+    let name = spelled(device).unwrap_or_default();
+    bail!("--device {name}: no such device can be used here ({words}); --device cpu is everywhere")
+}
+
+/// What a panic says before the stack of the C++ exception that it tells of, or the list of libraries that were tried.
+fn first_words(panic: &str) -> &str {
+    let inner = panic.rsplit("Torch(\"").next().unwrap_or(panic);
+    let line = inner.split("\\n").next().unwrap_or(inner);
+    let sentence = line.split(". ").next().unwrap_or(line);
+    sentence.split([':', '[', '\n']).next().unwrap_or(sentence)
+}
+
+/// `on_device!(device, B, at => work)`: `work` with the backend `B` of that device, which is `at`; both may fail.
 macro_rules! on_device {
     ($device:expr, $backend:ident, $at:ident => $work:expr) => {
         match $device {
             Device::Cpu => {
                 type $backend = burn::backend::Autodiff<burn::backend::Flex>;
                 let $at = &Default::default();
-                $work
+                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
             }
             #[cfg(feature = "tch")]
             Device::Tch => {
                 type $backend = burn::backend::Autodiff<burn::backend::LibTorch>;
                 let $at = &burn::backend::libtorch::LibTorchDevice::Cpu;
-                $work
+                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
             }
             #[cfg(feature = "tch")]
             Device::TchCuda => {
                 type $backend = burn::backend::Autodiff<burn::backend::LibTorch>;
                 let $at = &burn::backend::libtorch::LibTorchDevice::Cuda(0);
-                $work
+                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
             }
             #[cfg(feature = "cuda")]
             Device::Cuda => {
                 type $backend = burn::backend::Autodiff<burn::backend::Cuda>;
                 let $at = &Default::default();
-                $work
+                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
             }
             #[cfg(feature = "wgpu")]
             Device::Wgpu => {
                 type $backend = burn::backend::Autodiff<burn::backend::Wgpu>;
                 let $at = &Default::default();
-                $work
+                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
             }
         }
     };

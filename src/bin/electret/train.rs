@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use burn::backend::Flex;
@@ -22,6 +23,7 @@ use electret::train::run::Run;
 use electret::train::trainer::Pace;
 use electret::train::weights::Weights;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use toml::{Table, Value};
 
 use super::device::{Device, on_device};
@@ -232,12 +234,7 @@ impl Pretrain {
         }
         #[cfg(not(feature = "mpi"))]
         let ranks = Alone;
-        let interrupted = Arc::new(AtomicBool::new(false));
-        // A second Ctrl-C leaves at once; a scheduler may well ask twice.
-        signal_hook::flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&interrupted))?;
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
-        }
+        let interrupted = interruption()?;
         let pace = Pace {
             report_every: self.report_every.max(1),
             checkpoint_every: self.checkpoint_every.max(1),
@@ -296,8 +293,28 @@ impl Pretrain {
     }
 }
 
+/// True once the process was asked to stop: by Ctrl-C or as a scheduler asks. A terminal's launcher may pass on what its
+/// own group of processes gets too, so that one Ctrl-C is two signals; only one that comes later leaves at once.
+fn interruption() -> Result<Arc<AtomicBool>> {
+    const LATER: Duration = Duration::from_secs(1);
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let seen = Arc::clone(&interrupted);
+    std::thread::spawn(move || {
+        let mut first = None;
+        for signal in signals.forever() {
+            let first = *first.get_or_insert_with(Instant::now);
+            if signal == SIGINT && first.elapsed() > LATER {
+                std::process::exit(130);
+            }
+            seen.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(interrupted)
+}
+
 /// A choice as the command line and run.toml spell it.
-fn spelled(choice: impl ValueEnum) -> Option<String> {
+pub(super) fn spelled(choice: impl ValueEnum) -> Option<String> {
     Some(choice.to_possible_value()?.get_name().to_owned())
 }
 
