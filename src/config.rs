@@ -1,5 +1,6 @@
 //! The shape of an ELECTRA, under the names that Hugging Face and Google's code gave its numbers.
 
+use crate::encoder::MAX_HEAD;
 use crate::weights::format::int4_halves;
 
 /// The numbers that fix the shape of a network. All sizes are counts of elements.
@@ -90,6 +91,25 @@ impl ElectraConfig {
             Some(size) => size,
             None => 0,
         }
+    }
+
+    /// All sizes, by the names that errors of a model file give them, each with the most that it may be; none may be 0.
+    pub(crate) const fn sizes(&self) -> [(&'static str, usize, usize); 8] {
+        [
+            ("config.vocab_size", self.vocab_size, 1 << 20),
+            ("config.embedding_size", self.embedding_size, 1 << 14),
+            ("config.hidden_size", self.hidden_size, 1 << 14),
+            ("config.num_hidden_layers", self.num_hidden_layers, 1 << 10),
+            ("config.num_attention_heads", self.num_attention_heads, 1 << 10),
+            ("config.intermediate_size", self.intermediate_size, 1 << 16),
+            ("config.max_position_embeddings", self.max_position_embeddings, 1 << 16),
+            ("config.type_vocab_size", self.type_vocab_size, 256),
+        ]
+    }
+
+    /// Whether `hidden_size` falls into equal heads that attention has room for.
+    pub(crate) const fn has_usable_heads(&self) -> bool {
+        self.hidden_size.is_multiple_of(self.num_attention_heads) && self.head_size() <= MAX_HEAD
     }
 
     /// Whether `embeddings_project` stands between the embeddings and the first layer.

@@ -209,6 +209,7 @@ fn a_shape_of_its_own_is_trained_and_exported() {
     let run = Run { shape, ..run(Kind::Electra) };
     train(&run, &corpus, &out, Some(2)).unwrap();
     assert_eq!(Run::open(&out).unwrap(), run);
+    assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("2 × 64"));
     let exported = folder("shape-export");
     export(&out, &corpus, Which::Discriminator, &exported).unwrap();
     let config = Checkpoint::open(&exported).unwrap().config;

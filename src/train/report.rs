@@ -32,11 +32,14 @@ pub fn write(run: &Run, corpus: &Corpus, folder: &Path, sentences: &[Vec<Verdict
     let curve = rows(folder)?;
     let mut page = String::new();
     let last = curve.last().map_or(0, |row| row.step);
+    let shape = run.config(corpus)?;
     write!(
         page,
         "<!doctype html><html lang=en><meta charset=utf-8><title>electret run</title><style>{STYLE}</style>\
-         <h1>{} · {:?}</h1><p>step {last} of {}</p>",
+         <h1>{} · {} × {} · {:?}</h1><p>step {last} of {}</p>",
         escaped(&run.preset),
+        shape.num_hidden_layers,
+        shape.hidden_size,
         run.objective.kind,
         run.steps
     )?;

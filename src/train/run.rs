@@ -257,28 +257,16 @@ impl Run {
         ] {
             ensure!(value > 0.0 && value.is_finite(), "{name} = {value}: more than 0, and finite");
         }
-        let shape = self.shape.of(self.preset_shape()?);
-        // What a model file may say.
-        for (name, value, most) in [
-            ("shape.embedding_size", shape.embedding_size, 1 << 14),
-            ("shape.hidden_size", shape.hidden_size, 1 << 14),
-            ("shape.num_hidden_layers", shape.num_hidden_layers, 1 << 10),
-            ("shape.num_attention_heads", shape.num_attention_heads, 1 << 10),
-            ("shape.intermediate_size", shape.intermediate_size, 1 << 16),
-        ] {
-            ensure!((1..=most).contains(&value), "{name} = {value}: 1 to {most}");
+        let shape = self.network()?;
+        for (name, value, most) in shape.sizes() {
+            let name = name.trim_start_matches("config.");
+            ensure!((1..=most).contains(&value), "shape.{name} = {value}: 1 to {most}");
         }
         ensure!(
-            shape.hidden_size.is_multiple_of(shape.num_attention_heads),
-            "shape.num_attention_heads = {}: it must divide shape.hidden_size = {}",
+            shape.has_usable_heads(),
+            "shape.num_attention_heads = {}: it must divide shape.hidden_size = {} into heads at most {MAX_HEAD} wide",
             shape.num_attention_heads,
             shape.hidden_size
-        );
-        ensure!(
-            shape.head_size() <= MAX_HEAD,
-            "shape.num_attention_heads = {}: a device takes heads {MAX_HEAD} wide at most, these are {}",
-            shape.num_attention_heads,
-            shape.head_size()
         );
         ensure!(
             self.has_generator() || self.generator.sharing == Sharing::Embeddings,
@@ -302,15 +290,16 @@ impl Run {
         self.micro_batch.unwrap_or(self.batch_size)
     }
 
-    fn preset_shape(&self) -> Result<ElectraConfig> {
-        ElectraConfig::preset(&self.preset)
-            .with_context(|| format!("preset {:?}: tiny, small, base or large", self.preset))
+    /// The discriminator's shape with the preset's vocabulary.
+    fn network(&self) -> Result<ElectraConfig> {
+        let preset = ElectraConfig::preset(&self.preset)
+            .with_context(|| format!("preset {:?}: tiny, small, base or large", self.preset))?;
+        Ok(self.shape.of(preset))
     }
 
     /// The discriminator's shape with the corpus's vocabulary.
     pub fn config(&self, corpus: &Corpus) -> Result<ElectraConfig> {
-        let config =
-            ElectraConfig { vocab_size: corpus.manifest.vocab_size, ..self.shape.of(self.preset_shape()?) };
+        let config = ElectraConfig { vocab_size: corpus.manifest.vocab_size, ..self.network()? };
         ensure!(
             corpus.manifest.sequence <= config.max_position_embeddings,
             "the corpus has examples of {} tokens, the preset {} takes {}",

@@ -197,28 +197,24 @@ impl HeadKind {
 /// The config, if every size is one that a network can have and that no product of two overflows.
 fn checked_config(root: &Root) -> Result<ElectraConfig, Error> {
     let stored = &root.config;
-    let size = |field, value: rkyv::rend::u32_le, most: u32| {
-        let value = value.to_native();
-        let wrong = Error::InvalidModel { field, index: value as usize };
-        if (1..=most).contains(&value) { Ok(value as usize) } else { Err(wrong) }
-    };
+    let size = |value: rkyv::rend::u32_le| value.to_native() as usize;
     let config = ElectraConfig {
-        vocab_size: size("config.vocab_size", stored.vocab_size, 1 << 20)?,
-        embedding_size: size("config.embedding_size", stored.embedding_size, 1 << 14)?,
-        hidden_size: size("config.hidden_size", stored.hidden_size, 1 << 14)?,
-        num_hidden_layers: size("config.num_hidden_layers", stored.num_hidden_layers, 1 << 10)?,
-        num_attention_heads: size("config.num_attention_heads", stored.num_attention_heads, 1 << 10)?,
-        intermediate_size: size("config.intermediate_size", stored.intermediate_size, 1 << 16)?,
-        max_position_embeddings: size(
-            "config.max_position_embeddings",
-            stored.max_position_embeddings,
-            1 << 16,
-        )?,
-        type_vocab_size: size("config.type_vocab_size", stored.type_vocab_size, 256)?,
+        vocab_size: size(stored.vocab_size),
+        embedding_size: size(stored.embedding_size),
+        hidden_size: size(stored.hidden_size),
+        num_hidden_layers: size(stored.num_hidden_layers),
+        num_attention_heads: size(stored.num_attention_heads),
+        intermediate_size: size(stored.intermediate_size),
+        max_position_embeddings: size(stored.max_position_embeddings),
+        type_vocab_size: size(stored.type_vocab_size),
         layer_norm_eps: stored.layer_norm_eps.to_native(),
     };
-    let divides = config.hidden_size.is_multiple_of(config.num_attention_heads);
-    if !divides || config.head_size() > crate::encoder::MAX_HEAD {
+    for (field, index, most) in config.sizes() {
+        if !(1..=most).contains(&index) {
+            return Err(Error::InvalidModel { field, index });
+        }
+    }
+    if !config.has_usable_heads() {
         let (field, index) = ("config.num_attention_heads", config.num_attention_heads);
         return Err(Error::InvalidModel { field, index });
     }

@@ -53,7 +53,7 @@ pub struct Finetune {
     /// Longest sequence in tokens; what is longer loses its end, a question's context is learned in windows. Without it 128, or the model's longest.
     #[arg(long)]
     seq: Option<usize>,
-    /// Seeds of head, order and dropout; each is a run of its own.
+    /// Seeds of head, order and dropout, such as 1,2,3; each is a run of its own.
     #[arg(long, value_delimiter = ',', default_value = "1")]
     seeds: Vec<u64>,
     /// Where the arithmetic is done.
