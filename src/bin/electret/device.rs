@@ -60,37 +60,25 @@ fn first_words(panic: &str) -> &str {
 macro_rules! on_device {
     ($device:expr, $backend:ident, $at:ident => $work:expr) => {
         match $device {
-            Device::Cpu => {
-                type $backend = burn::backend::Autodiff<burn::backend::Flex>;
-                let $at = &Default::default();
-                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
-            }
+            Device::Cpu => on_device!(@ $device, Flex, Default::default(), $backend, $at, $work),
             #[cfg(feature = "tch")]
-            Device::Tch => {
-                type $backend = burn::backend::Autodiff<burn::backend::LibTorch>;
-                let $at = &burn::backend::libtorch::LibTorchDevice::Cpu;
-                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
-            }
+            Device::Tch => on_device!(@ $device, LibTorch, Default::default(), $backend, $at, $work),
             #[cfg(feature = "tch")]
             Device::TchCuda => {
-                type $backend = burn::backend::Autodiff<burn::backend::LibTorch>;
-                let $at = &burn::backend::libtorch::LibTorchDevice::Cuda(0);
-                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
+                let first = burn::backend::libtorch::LibTorchDevice::Cuda(0);
+                on_device!(@ $device, LibTorch, first, $backend, $at, $work)
             }
             #[cfg(feature = "cuda")]
-            Device::Cuda => {
-                type $backend = burn::backend::Autodiff<burn::backend::Cuda>;
-                let $at = &Default::default();
-                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
-            }
+            Device::Cuda => on_device!(@ $device, Cuda, Default::default(), $backend, $at, $work),
             #[cfg(feature = "wgpu")]
-            Device::Wgpu => {
-                type $backend = burn::backend::Autodiff<burn::backend::Wgpu>;
-                let $at = &Default::default();
-                super::device::probe::<$backend>($device, $at).and_then(|()| $work)
-            }
+            Device::Wgpu => on_device!(@ $device, Wgpu, Default::default(), $backend, $at, $work),
         }
     };
+    (@ $device:expr, $inner:ident, $place:expr, $backend:ident, $at:ident, $work:expr) => {{
+        type $backend = burn::backend::Autodiff<burn::backend::$inner>;
+        let $at = &$place;
+        super::device::probe::<$backend>($device, $at).and_then(|()| $work)
+    }};
 }
 
 pub(super) use on_device;

@@ -305,7 +305,7 @@ fn interruption() -> Result<Arc<AtomicBool>> {
         for signal in signals.forever() {
             let first = *first.get_or_insert_with(Instant::now);
             if signal == SIGINT && first.elapsed() > LATER {
-                std::process::exit(130);
+                signal_hook::low_level::exit(130);
             }
             seen.store(true, Ordering::Relaxed);
         }
