@@ -68,13 +68,13 @@ def electret(*words: object) -> str:
 def pretrained(name: str, args: argparse.Namespace) -> Path:
     """The encoder of that run as a folder."""
     share, objective = RUNS[name]
-    run = args.work / name
+    run = args.work / f"seed-{args.seed}" / name
     folder = run / "folder"
     if not folder.exists():
         shape = [word for key, value in SHAPE.items() for word in ("--set", f"shape.{key}={value}")]
         steps = round(share * args.steps)
         electret("pretrain", args.work / "corpus", "-o", run, "--steps", steps, "--batch-size", 64, "--learning-rate", "2e-3",
-                 "--warmup-steps", 500, "--dropout", 0, "--device", args.device, *shape, *objective)
+                 "--warmup-steps", 500, "--dropout", 0, "--seed", args.seed, "--device", args.device, *shape, *objective)
         encoder = ["--generator"] if objective[1] == "mlm" else []
         electret("export", run, "--corpus", args.work / "corpus", "-o", folder, *encoder)
     return folder
@@ -104,18 +104,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN", help=", ".join(RUNS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=25_000)
+    parser.add_argument("--seed", type=int, default=1, help="of pre-training")
     args = parser.parse_args()
     if not (args.work / "corpus" / "corpus.json").exists():
         electret("corpus", "build", *args.corpus, "-o", args.work / "corpus", "--seq", SEQUENCE, "--vocab-size", VOCABULARY)
 
     print(f"{'':16} {'TASK':8} seeds   mean   minus masks alone")
+    masks = args.work / f"seed-{args.seed}" / "mlm"
     for name in args.only:
         folder = pretrained(name, args)
         for task in TASKS:
             own, seeds = scores(folder, task, args), TASKS[task][-1]
             line = f"{name:16} {task:8} {seeds:5}  {mean(own):.4f}"
-            if name != "mlm" and (args.work / "mlm" / f"{task}.json").exists():
-                apart = [a - b for a, b in zip(own, scores(args.work / "mlm" / "folder", task, args), strict=True)]
+            if name != "mlm" and (masks / f"{task}.json").exists():
+                apart = [a - b for a, b in zip(own, scores(masks / "folder", task, args), strict=True)]
                 line += f"  {mean(apart):+.4f} ± {T[seeds - 1] * stdev(apart) / seeds**0.5:.4f}"
             print(line, flush=True)
 
