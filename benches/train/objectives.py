@@ -61,39 +61,42 @@ TASKS = {
 T = {2: 4.303, 7: 2.365, 19: 2.093}
 
 
-def electret(*words: object) -> str:
-    return subprocess.run([ELECTRET, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True).stdout
+def electret(*words: object) -> None:
+    subprocess.run([ELECTRET, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
-def pretrained(name: str, args: argparse.Namespace) -> Path:
-    """The encoder of that run as a folder."""
-    share, objective = RUNS[name]
-    run = args.work / f"seed-{args.seed}" / name
-    folder = run / "folder"
-    if not folder.exists():
-        shape = [word for key, value in SHAPE.items() for word in ("--set", f"shape.{key}={value}")]
-        steps = round(share * args.steps)
-        electret("pretrain", args.work / "corpus", "-o", run, "--steps", steps, "--batch-size", 64, "--learning-rate", "2e-3",
-                 "--warmup-steps", 500, "--dropout", 0, "--seed", args.seed, "--device", args.device, *shape, *objective)
-        encoder = ["--generator"] if objective[1] == "mlm" else []
-        electret("export", run, "--corpus", args.work / "corpus", "-o", folder, *encoder)
-    return folder
+def pretrain(run: Path, args: argparse.Namespace) -> None:
+    """The run that this folder is named for, and its encoder in `folder` there."""
+    if (run / "folder").exists():
+        return
+    share, objective = RUNS[run.name]
+    corpus, steps = args.work / "corpus", round(share * args.steps)
+    shape = [word for key, value in SHAPE.items() for word in ("--set", f"shape.{key}={value}")]
+    electret("pretrain", corpus, "-o", run, "--steps", steps, "--batch-size", 64, "--learning-rate", "2e-3",
+             "--warmup-steps", 500, "--dropout", 0, "--seed", args.seed, "--device", args.device, *shape, *objective)
+    encoder = ["--generator"] if objective[1] == "mlm" else []
+    electret("export", run, "--corpus", corpus, "-o", run / "folder", *encoder)
 
 
-def scores(folder: Path, task: str, args: argparse.Namespace) -> list[float]:
-    """The main metric after the last epoch, seed by seed."""
+def scores(run: Path, task: str) -> list[float]:
+    """The main metric after the last epoch of each seed, or nothing as long as not all have been learned."""
+    record = run / task / "finetune.json"
+    seeds = json.loads(record.read_text())["seeds"] if record.exists() else []
+    return [seed["dev"][-1][0]["value"] for seed in seeds] if len(seeds) == TASKS[task][-1] else []
+
+
+def finetune(run: Path, task: str, args: argparse.Namespace) -> None:
+    """What a run has learned put to a task, seed by seed."""
+    if scores(run, task):
+        return
     train, test, lines, epochs, rate, seeds = TASKS[task]
-    kept = folder.parent / f"{task}.json"
-    if not kept.exists():
-        learn = args.tasks / train
-        if lines:
-            learn = folder.parent / Path(train).name
-            learn.write_text("".join((args.tasks / train).open().readlines()[:lines]))
-        kept.write_text(electret(
-            "finetune", folder, "--train", learn, "--dev", args.tasks / test, "-o", folder.parent / task, "--epochs", epochs,
-            "--learning-rate", rate, "--seq", SEQUENCE, "--seeds", ",".join(map(str, range(1, seeds + 1))),
-            "--device", args.device, "--json"))
-    return [seed["dev"][-1][0]["value"] for seed in json.loads(kept.read_text())["seeds"]]
+    learn = args.tasks / train
+    if lines:
+        learn = run / learn.name
+        learn.write_text("".join((args.tasks / train).open().readlines()[:lines]))
+    electret("finetune", run / "folder", "--train", learn, "--dev", args.tasks / test, "-o", run / task, "--epochs", epochs,
+             "--learning-rate", rate, "--seq", SEQUENCE, "--seeds", ",".join(map(str, range(1, seeds + 1))),
+             "--device", args.device)
 
 
 def main() -> None:
@@ -110,15 +113,16 @@ def main() -> None:
         electret("corpus", "build", *args.corpus, "-o", args.work / "corpus", "--seq", SEQUENCE, "--vocab-size", VOCABULARY)
 
     print(f"{'':16} {'TASK':8} seeds   mean   minus masks alone")
-    masks = args.work / f"seed-{args.seed}" / "mlm"
+    runs = args.work / f"seed-{args.seed}"
     for name in args.only:
-        folder = pretrained(name, args)
+        pretrain(runs / name, args)
         for task in TASKS:
-            own, seeds = scores(folder, task, args), TASKS[task][-1]
-            line = f"{name:16} {task:8} {seeds:5}  {mean(own):.4f}"
-            if name != "mlm" and (masks / f"{task}.json").exists():
-                apart = [a - b for a, b in zip(own, scores(masks / "folder", task, args), strict=True)]
-                line += f"  {mean(apart):+.4f} ± {T[seeds - 1] * stdev(apart) / seeds**0.5:.4f}"
+            finetune(runs / name, task, args)
+            own, masks = scores(runs / name, task), scores(runs / "mlm", task)
+            line = f"{name:16} {task:8} {len(own):5}  {mean(own):.4f}"
+            if name != "mlm" and masks:
+                apart = [a - b for a, b in zip(own, masks, strict=True)]
+                line += f"  {mean(apart):+.4f} ± {T[len(apart) - 1] * stdev(apart) / len(apart)**0.5:.4f}"
             print(line, flush=True)
 
 
