@@ -23,10 +23,11 @@ use electret::train::learner::Precision;
 use electret::train::objective::Kind;
 use electret::train::optimizer::Adam;
 use electret::train::ranks::Alone;
-use electret::train::run::{Generator, Run, Shape, Sharing};
+use electret::train::run::{Generator, Positions, Run, Shape, Sharing};
+use electret::train::start::fresh_weights;
 use electret::train::trainer::{Order, Pace};
 use electret::weights::AlignedBytes;
-use electret::{HeadKind, Model, Plan, Session};
+use electret::{HeadKind, Model, Plan, Session, TINY};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -216,6 +217,28 @@ fn a_shape_of_its_own_is_trained_and_exported() {
     assert_eq!((config.hidden_size, config.num_hidden_layers, config.embedding_size), (64, 2, 128));
 }
 
+/// A product of two positions' embeddings says how far apart they are, wherever they stand; words are drawn as ever.
+#[test]
+fn sinusoids_tell_distances() {
+    let start = |positions| fresh_weights(&Run { positions, ..run(Kind::Mlm) }, &TINY);
+    let table = |tensors: &Tensors, name: &str, rows| {
+        let name = format!("electra.embeddings.{name}_embeddings.weight");
+        tensors.matrix(&name, [rows, TINY.embedding_size]).unwrap().into_owned()
+    };
+    let (drawn, waves) = (start(Positions::Random), start(Positions::Sinusoids));
+    assert_eq!(table(&drawn, "word", TINY.vocab_size), table(&waves, "word", TINY.vocab_size));
+    let waves = table(&waves, "position", TINY.max_position_embeddings);
+    let product = |a, b| waves.row(a).dot(&waves.row(b));
+    let size = TINY.embedding_size as f32 * 0.12 * 0.12;
+    for apart in [0, 1, 5, 60] {
+        for start in [0, 1, 40, 63] {
+            assert!((product(start, start + apart) - product(0, apart)).abs() < 1e-4 * size);
+        }
+    }
+    assert!((product(0, 0) - size).abs() < 1e-5 * size);
+    assert!(product(0, 1) < 0.99 * size && product(0, 5) < 0.9 * product(0, 1));
+}
+
 /// Parts of a batch whose gradients are summed are the batch.
 #[test]
 fn a_batch_in_parts_has_the_gradient_of_the_whole() {
@@ -320,6 +343,7 @@ fn settings_that_cannot_be_used_are_named() {
         ("objective.mask_prob = -0.1", "objective.mask_prob"),
         ("generator.sharing = \"all\"", "generator.size"),
         ("adam.epsilon = 0.0", "adam.epsilon"),
+        ("positions = \"waves\"", "positions"),
         ("shape.width = 64", "width"),
         ("shape.num_hidden_layers = 0", "shape.num_hidden_layers"),
         ("shape.hidden_size = 16385", "shape.hidden_size"),

@@ -1,14 +1,15 @@
 """ELECTRA beside masks alone and what the paper's ablation has between them, at a size that two cores train in an evening.
 
-    python3 benches/train/objectives.py WORK --tasks FOLDER --corpus TEXT… [--only mlm electra] [--device tch] [--steps 25000]
+    python3 benches/train/objectives.py WORK --tasks FOLDER --corpus TEXT… [--only mlm electra] [--seeds 1 2 3] [--device tch]
 
-An encoder of 2 layers × 64 is pre-trained by each objective on the same text and fine-tuned with many seeds on three tasks: FOLDER has
-trec6, sst2 and ud_ewt_upos as CONTRIBUTING.md describes. Printed are the mean of each, and its difference from masks alone with
-the 95 % interval of Student's t over the seeds: of fine-tuning, so that the sampling of one pre-training and of the test set is not in it.
+An encoder of 2 layers × 64 is pre-trained by each objective on the same text, once for each of --seeds, and fine-tuned with
+several seeds on three tasks: FOLDER has trec6, sst2 and ud_ewt_upos as CONTRIBUTING.md describes. Printed are the mean of
+each pre-training and, of all, the difference from masks alone (and from masks alone with as many multiplications) with
+the 95 % interval of Student's t over the pre-trainings: those of one seed begin with the same weights and see the same text.
 
-WORK keeps all that was done: it is not done again, and a run that was interrupted goes on. Two processes with another --only share two
-cores (OMP_NUM_THREADS=1); a last call without one prints the table. The command is $ELECTRET, or target/release/electret, with feature
-train (tch for --device tch).
+WORK keeps all that was done: it is not done again, and a run that was interrupted goes on. Two processes with other --only or
+--seeds share two cores (OMP_NUM_THREADS=1); a last call for all of them prints the table. The command is $ELECTRET, or
+target/release/electret, with feature train (tch for --device tch).
 """
 
 import argparse
@@ -29,8 +30,32 @@ SHAPE = {
     "num_attention_heads": 2,
     "intermediate_size": 4 * WIDTH,
 }
+# As long as masks are filled by word counts, telling them from words teaches a discriminator nothing: all but masks
+# alone begin with the encoder that masks alone have after so many steps, which count as theirs.
+WARM = 1_500
 # At this width a generator of a quarter predicts nothing: generator and discriminator are one encoder with two heads.
 ONE_ENCODER = ["--set", "generator.size=1.0", "--set", "generator.sharing=all"]
+DETECTS = [*ONE_ENCODER, "--set", "objective.disc_weight=20"]
+
+# Name: how it is trained.
+RUNS = {
+    "mlm": ["--objective", "mlm"],
+    "mlm-equal-flops": ["--objective", "mlm"],
+    "electra": ["--objective", "electra", *DETECTS],
+    "electra-15": ["--objective", "electra-15", *DETECTS],
+    "replace-mlm": ["--objective", "replace-mlm", *ONE_ENCODER],
+    "all-tokens-mlm": ["--objective", "all-tokens-mlm", *ONE_ENCODER],
+}
+# What the others are compared with.
+MASKS = ["mlm", "mlm-equal-flops"]
+# Name: examples to learn, examples to score, lines to learn, epochs, learning rate, seeds.
+TASKS = {
+    "TREC-6": ("trec6/train.tsv", "trec6/test.tsv", None, 5, "1e-3", 8),
+    "SST-2": ("sst2/train.tsv", "sst2/dev.tsv", 15_001, 3, "1e-3", 4),
+    "UD-EWT": ("ud_ewt_upos/train.conll", "ud_ewt_upos/test.conll", None, 2, "2e-3", 3),
+}
+# Student's t, two-sided 95 %, by degrees of freedom.
+T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]
 
 
 def electra_by_masks() -> float:
@@ -41,41 +66,33 @@ def electra_by_masks() -> float:
     return (2 * layers + words + detects) / (layers + words)
 
 
-# Name: share of the steps, what it is trained by.
-RUNS = {
-    "mlm": (1.0, ["--objective", "mlm"]),
-    "electra": (1.0, ["--objective", "electra", *ONE_ENCODER, "--set", "objective.disc_weight=5"]),
-    "mlm-equal-flops": (electra_by_masks(), ["--objective", "mlm"]),
-    "electra-15": (1.0, ["--objective", "electra-15", *ONE_ENCODER, "--set", "objective.disc_weight=5"]),
-    "replace-mlm": (1.0, ["--objective", "replace-mlm", *ONE_ENCODER]),
-    "all-tokens-mlm": (1.0, ["--objective", "all-tokens-mlm", *ONE_ENCODER]),
-}
-# Name: examples to learn, examples to score, lines to learn, epochs, learning rate, seeds. The fewer examples tell
-# models apart, the more seeds.
-TASKS = {
-    "TREC-6": ("trec6/train.tsv", "trec6/test.tsv", None, 5, "1e-3", 20),
-    "SST-2": ("sst2/train.tsv", "sst2/dev.tsv", 15_001, 3, "1e-3", 8),
-    "UD-EWT": ("ud_ewt_upos/train.conll", "ud_ewt_upos/test.conll", None, 2, "2e-3", 3),
-}
-# Student's t, two-sided 95 %, by degrees of freedom.
-T = {2: 4.303, 7: 2.365, 19: 2.093}
-
-
 def electret(*words: object) -> None:
     subprocess.run([ELECTRET, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
-def pretrain(run: Path, args: argparse.Namespace) -> None:
+def learn(run: Path, seed: int, steps: int, args: argparse.Namespace, *how: object) -> None:
+    """A run of so many steps; of one that was interrupted, the rest."""
+    shape = [word for key, value in SHAPE.items() for word in ("--set", f"shape.{key}={value}")]
+    electret("pretrain", args.work / "corpus", "-o", run, "--steps", steps, "--batch-size", 64, "--learning-rate", "2e-3",
+             "--warmup-steps", 500, "--dropout", 0, "--seed", seed, "--device", args.device, "--set", "positions=sinusoids",
+             *shape, *how)
+
+
+def pretrain(run: Path, seed: int, args: argparse.Namespace) -> None:
     """The run that this folder is named for, and its encoder in `folder` there."""
     if (run / "folder").exists():
         return
-    share, objective = RUNS[run.name]
-    corpus, steps = args.work / "corpus", round(share * args.steps)
-    shape = [word for key, value in SHAPE.items() for word in ("--set", f"shape.{key}={value}")]
-    electret("pretrain", corpus, "-o", run, "--steps", steps, "--batch-size", 64, "--learning-rate", "2e-3",
-             "--warmup-steps", 500, "--dropout", 0, "--seed", args.seed, "--device", args.device, *shape, *objective)
-    encoder = ["--generator"] if objective[1] == "mlm" else []
-    electret("export", run, "--corpus", corpus, "-o", run / "folder", *encoder)
+    how, rest = RUNS[run.name], args.steps - WARM
+    if run.name not in MASKS:
+        warm = run.parent / "warm"
+        learn(warm, seed, args.steps, args, "--stop-at", WARM, *RUNS["mlm"])
+        learn(run, seed, rest, args, "--init-from", warm, *how)
+    elif run.name == "mlm":
+        learn(run, seed, args.steps, args, *how)
+    else:
+        learn(run, seed, round(WARM + rest * electra_by_masks()), args, *how)
+    encoder = ["--generator"] if run.name in MASKS else []
+    electret("export", run, "--corpus", args.work / "corpus", "-o", run / "folder", *encoder)
 
 
 def scores(run: Path, task: str) -> list[float]:
@@ -99,31 +116,47 @@ def finetune(run: Path, task: str, args: argparse.Namespace) -> None:
              "--device", args.device)
 
 
+def table(args: argparse.Namespace) -> None:
+    """What is done of the seeds asked for: means over them, and how far each run is from masks alone."""
+    print(f"\n{'':16} {'TASK':8} {'mean':>6}  " + "  ".join(f"{'minus ' + masks:>23}" for masks in MASKS))
+    for name in args.only:
+        for task in TASKS:
+            means = {
+                other: [mean(found) if (found := scores(args.work / f"seed-{seed}" / other, task)) else None for seed in args.seeds]
+                for other in {name, *MASKS}
+            }
+            own = [value for value in means[name] if value is not None]
+            if not own:
+                continue
+            line = f"{name:16} {task:8} {mean(own):.4f}  "
+            for masks in MASKS:
+                apart = [a - b for a, b in zip(means[name], means[masks]) if a is not None and b is not None]
+                interval = T[len(apart) - 2] * stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else float("nan")
+                cell = f"{mean(apart):+.4f} ± {interval:.4f} ({len(apart)})" if apart and name != masks else ""
+                line += f"{cell:>23}  "
+            print(line.rstrip())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--tasks", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, nargs="+", required=True)
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN", help=", ".join(RUNS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of pre-training")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=25_000)
-    parser.add_argument("--seed", type=int, default=1, help="of pre-training")
+    parser.add_argument("--steps", type=int, default=12_000)
     args = parser.parse_args()
     if not (args.work / "corpus" / "corpus.json").exists():
         electret("corpus", "build", *args.corpus, "-o", args.work / "corpus", "--seq", SEQUENCE, "--vocab-size", VOCABULARY)
-
-    print(f"{'':16} {'TASK':8} seeds   mean   minus masks alone")
-    runs = args.work / f"seed-{args.seed}"
-    for name in args.only:
-        pretrain(runs / name, args)
-        for task in TASKS:
-            finetune(runs / name, task, args)
-            own, masks = scores(runs / name, task), scores(runs / "mlm", task)
-            line = f"{name:16} {task:8} {len(own):5}  {mean(own):.4f}"
-            if name != "mlm" and masks:
-                apart = [a - b for a, b in zip(own, masks, strict=True)]
-                line += f"  {mean(apart):+.4f} ± {T[len(apart) - 1] * stdev(apart) / len(apart)**0.5:.4f}"
-            print(line, flush=True)
+    for seed in args.seeds:
+        for name in args.only:
+            run = args.work / f"seed-{seed}" / name
+            pretrain(run, seed, args)
+            for task in TASKS:
+                finetune(run, task, args)
+                print(f"seed {seed}: {name:16} {task:8} {mean(scores(run, task)):.4f}", flush=True)
+    table(args)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ pub struct Run {
     /// A run whose newest encoder this one starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
+    /// What the tables of positions start as.
+    #[serde(default)]
+    pub positions: Positions,
     /// Where the discriminator's shape is not the preset's.
     #[serde(default, skip_serializing_if = "Shape::is_the_presets")]
     pub shape: Shape,
@@ -51,6 +54,17 @@ pub struct Run {
     pub generator: Generator,
     /// Optimiser and schedule.
     pub adam: Adam,
+}
+
+/// What a table of positions is before it is learnt as everything else is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Positions {
+    /// Drawn as words are: the recipe.
+    #[default]
+    Random,
+    /// Sine and cosine waves: attention learns to look at a word's neighbours sooner, which a short run gains by.
+    Sinusoids,
 }
 
 /// Numbers of the discriminator's shape, under their names in `config.json`, that stand in the place of the preset's.
@@ -136,6 +150,7 @@ impl Run {
             dropout: 0.1,
             seed: 1,
             init_from: None,
+            positions: Positions::default(),
             shape: Shape::default(),
             objective: Objective { mask_prob, ..Objective::of(kind) },
             generator: Generator {

@@ -29,6 +29,15 @@ pub enum Device {
     Wgpu,
 }
 
+/// What MKL, which is inside of libtorch, asks before it looks for AVX-512: on a processor of another maker's it would
+/// be content with AVX2, and is not where the program answers in its place. What instructions there are it sees for itself.
+#[cfg(feature = "tch")]
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+extern "C" fn mkl_serv_intel_cpu_true() -> std::ffi::c_int {
+    1
+}
+
 /// Does a little on a device. Backends panic where there is none, or no driver, on whatever thread noticed it: what was
 /// said first is the error.
 pub(super) fn probe<B: Backend>(device: Device, at: &B::Device) -> Result<()> {
