@@ -118,7 +118,7 @@ def finetune(run: Path, task: str, args: argparse.Namespace) -> None:
 
 def table(args: argparse.Namespace) -> None:
     """What is done of the seeds asked for: means over them, and how far each run is from masks alone."""
-    print(f"\n{'':16} {'TASK':8} {'mean':>6}  " + "  ".join(f"{'minus ' + masks:>23}" for masks in MASKS))
+    print(f"\n{'':16} {'TASK':8} {'mean':>6}      " + "  ".join(f"{'minus ' + masks:>21}" for masks in MASKS))
     for name in args.only:
         for task in TASKS:
             means = {
@@ -128,12 +128,13 @@ def table(args: argparse.Namespace) -> None:
             own = [value for value in means[name] if value is not None]
             if not own:
                 continue
-            line = f"{name:16} {task:8} {mean(own):.4f}  "
+            line = f"{name:16} {task:8} {mean(own):.4f} ({len(own)})  "
             for masks in MASKS:
                 apart = [a - b for a, b in zip(means[name], means[masks]) if a is not None and b is not None]
-                interval = T[len(apart) - 2] * stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else float("nan")
-                cell = f"{mean(apart):+.4f} ± {interval:.4f} ({len(apart)})" if apart and name != masks else ""
-                line += f"{cell:>23}  "
+                cell = f"{mean(apart):+.4f}" if apart and name != masks else ""
+                if cell and len(apart) > 1:
+                    cell += f" ± {T[len(apart) - 2] * stdev(apart) / len(apart) ** 0.5:.4f} ({len(apart)})"
+                line += f"{cell:>21}  "
             print(line.rstrip())
 
 
