@@ -107,11 +107,11 @@ def finetune(run: Path, task: str, args: argparse.Namespace) -> None:
     if scores(run, task):
         return
     train, test, lines, epochs, rate, seeds = TASKS[task]
-    learn = args.tasks / train
+    examples = args.tasks / train
     if lines:
-        learn = run / learn.name
-        learn.write_text("".join((args.tasks / train).open().readlines()[:lines]))
-    electret("finetune", run / "folder", "--train", learn, "--dev", args.tasks / test, "-o", run / task, "--epochs", epochs,
+        examples = run / examples.name
+        examples.write_text("".join((args.tasks / train).open().readlines()[:lines]))
+    electret("finetune", run / "folder", "--train", examples, "--dev", args.tasks / test, "-o", run / task, "--epochs", epochs,
              "--learning-rate", rate, "--seq", SEQUENCE, "--seeds", ",".join(map(str, range(1, seeds + 1))),
              "--device", args.device)
 
@@ -148,6 +148,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=12_000)
     args = parser.parse_args()
+    if len(args.seeds) > len(T) + 1:
+        parser.error(f"--seeds: at most {len(T) + 1}, of which there are intervals")
+    if args.steps <= WARM:
+        parser.error(f"--steps: more than {WARM}, which all but masks alone begin with")
     if not (args.work / "corpus" / "corpus.json").exists():
         electret("corpus", "build", *args.corpus, "-o", args.work / "corpus", "--seq", SEQUENCE, "--vocab-size", VOCABULARY)
     for seed in args.seeds:
