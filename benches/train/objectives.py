@@ -48,6 +48,8 @@ RUNS = {
 }
 # What the others are compared with.
 MASKS = ["mlm", "mlm-equal-flops"]
+# Those of the others whose encoder is the one that judges tokens, and not the one that predicts words.
+JUDGES = ["electra", "electra-15"]
 # Name: examples to learn, examples to score, lines to learn, epochs, learning rate, seeds.
 TASKS = {
     "TREC-6": ("trec6/train.tsv", "trec6/test.tsv", None, 5, "1e-3", 8),
@@ -91,7 +93,7 @@ def pretrain(run: Path, seed: int, args: argparse.Namespace) -> None:
         learn(run, seed, args.steps, args, *how)
     else:
         learn(run, seed, round(WARM + rest * electra_by_masks()), args, *how)
-    encoder = ["--generator"] if run.name in MASKS else []
+    encoder = [] if run.name in JUDGES else ["--generator"]
     electret("export", run, "--corpus", args.work / "corpus", "-o", run / "folder", *encoder)
 
 
