@@ -277,7 +277,9 @@ fn dropout_has_the_gradient_of_the_network_that_it_leaves() {
                 tuner.learn(text.into(), target).unwrap()
             };
             assert_eq!(moved(0.0).to_bits(), loss.to_bits());
-            let slope = (moved(0.01) - moved(-0.01)) / 0.02;
+            // Activations are rounded to int8, so that a loss has a grain: a slope over one small step is off by as much as 6 %.
+            let slopes = [0.01, 0.02, 0.03].map(|step| (moved(step) - moved(-step)) / (2.0 * step));
+            let slope = slopes.iter().sum::<f32>() / slopes.len() as f32;
             println!("seed {seed}: slope {slope:.4}, norm {norm:.4}, loss {loss:.4}");
             assert!((slope - norm).abs() < 0.05 * norm, "{slope} {norm}");
             assert_ne!(tuner.loss(text.into(), target).unwrap().to_bits(), loss.to_bits());

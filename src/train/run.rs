@@ -42,7 +42,7 @@ pub struct Run {
     /// A run whose newest encoder this one starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
-    /// What the tables of positions start as.
+    /// What the tables of positions start as; those of a run that is started from stay as they are.
     #[serde(default)]
     pub positions: Positions,
     /// Where the discriminator's shape is not the preset's.

@@ -112,9 +112,9 @@ impl Start {
     fn sinusoids(&mut self, name: &str, [rows, width]: [usize; 2]) {
         let amplitude = 0.12 * std::f32::consts::SQRT_2;
         let values = (0..rows * width).map(|index| {
-            let (row, pair) = (index / width, index % width / 2);
-            let angle = row as f32 * 10_000_f32.powf(-2.0 * pair as f32 / width as f32);
-            amplitude * if index % width % 2 == 0 { angle.sin() } else { angle.cos() }
+            let (row, column) = (index / width, index % width);
+            let angle = row as f32 * 10_000_f32.powf(-2.0 * (column / 2) as f32 / width as f32);
+            amplitude * if column % 2 == 0 { angle.sin() } else { angle.cos() }
         });
         self.tensors.insert(name, &[rows, width], values.collect());
     }
