@@ -591,4 +591,17 @@ fn a_process_killed_a_thousand_times_learns_the_same_bits() {
     assert!(halfway > KILLS / 4);
     assert!(tune().status().unwrap().success());
     assert_eq!(whole(&out, FileKind::Adapter), Some(expected));
+
+    // Another run does not go on from that state, and leaves it as it is.
+    let refused = |command: &mut Command, of: &str| {
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(of), "{of}: {said}");
+        assert_eq!(whole(&state.join("tuner.state"), FileKind::TunerState).as_ref(), Some(&last_state));
+    };
+    refused(tune().args(["--learning-rate", "0.002"]), "--learning-rate 0.001, now 0.002");
+    std::fs::write(&train, format!("label\ttext\n{lessons}{lessons}")).unwrap();
+    refused(&mut tune(), "begun with --train (a file with checksum");
+    std::fs::remove_file(state.join("tune.json")).unwrap();
+    refused(&mut tune(), "not a run of `tune`");
 }

@@ -1,12 +1,14 @@
 //! The on-device learner on this computer, and the tasks' metrics.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use crc::{CRC_32_ISCSI, Crc};
 use electret::evaluate::{LabelNames, Labelled, Metric, Truth};
 use electret::import::write_atomically;
-use electret::tune::store::{FolderStore, Store};
+use electret::tune::store::{FolderStore, Place, Store};
 use electret::tune::{Settings, Step, Task, computer_plan, epoch_order};
 use electret::weights::AlignedBytes;
 use electret::{Adapter, Document, Error, HeadKind, Model, Strategy, Tuner, kernels};
@@ -123,7 +125,10 @@ impl Tune {
             names.len(),
             plan.layout.len()
         );
-        let mut store = self.state.as_deref().map(FolderStore::open).transpose()?;
+        let mut store = match &self.state {
+            Some(folder) => Some(self.claim(folder, strategy, tokens)?),
+            None => None,
+        };
         if let Some(store) = &mut store
             && store.resume(&mut tuner).context("--state")?
         {
@@ -157,6 +162,59 @@ impl Tune {
             say!("{}: {} bytes, {} steps", self.out.display(), file.len(), tuner.progress().steps);
         }
         Ok(())
+    }
+
+    /// The store of --state. Its `tune.json` has what decides the bits that are learned; a run that goes on there
+    /// must have the same.
+    fn claim(&self, folder: &Path, strategy: Strategy, tokens: usize) -> Result<FolderStore> {
+        let mut store = FolderStore::open(folder).context("--state")?;
+        let path = folder.join("tune.json");
+        let ours = self.terms(strategy, tokens)?;
+        if !path.exists() {
+            let begun = store.get(Place::Tuner, &mut |_| Ok(())).context("--state")?;
+            ensure!(
+                !begun,
+                "--state {}: what it keeps is not a run of `tune`; use another",
+                folder.display()
+            );
+            write_atomically(&path, format!("{:#}\n", json!(ours)).as_bytes()).context("--state")?;
+            return Ok(store);
+        }
+        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let theirs: BTreeMap<String, String> = serde_json::from_slice(&text)
+            .with_context(|| format!("--state: {} cannot be used; use another folder", path.display()))?;
+        let different: Vec<_> = ours
+            .iter()
+            .filter(|(option, now)| theirs.get(**option) != Some(now))
+            .map(|(option, now)| format!("{option} {}, now {now}", theirs.get(*option).map_or("?", |it| it)))
+            .collect();
+        ensure!(
+            different.is_empty(),
+            "--state {}: its run was begun with {}; go on with that, or use another folder",
+            folder.display(),
+            different.join("; ")
+        );
+        Ok(store)
+    }
+
+    /// What decides the bits that are learned, but for the model and its labels, which the state itself knows.
+    fn terms(&self, strategy: Strategy, tokens: usize) -> Result<BTreeMap<&'static str, String>> {
+        let train = std::fs::read(&self.train).with_context(|| self.train.display().to_string())?;
+        let checksum = Crc::<u32>::new(&CRC_32_ISCSI).checksum(&train);
+        Ok(BTreeMap::from([
+            ("--train", format!("(a file with checksum {checksum:08x})")),
+            ("--strategy", strategy.to_string()),
+            ("--epochs", self.epochs.to_string()),
+            ("--batch-size", self.batch_size.to_string()),
+            ("--learning-rate", self.learning_rate.to_string()),
+            ("--weight-decay", self.weight_decay.to_string()),
+            ("--layer-decay", self.layer_decay.to_string()),
+            ("--dropout", self.dropout.to_string()),
+            ("--label-smoothing", self.label_smoothing.to_string()),
+            ("--balance", self.balance.to_string()),
+            ("--seq", tokens.to_string()),
+            ("--seed", self.seed.to_string()),
+        ]))
     }
 
     /// Learns every example once, in an order of its own: the mean loss, and how many taught nothing. `None` if
