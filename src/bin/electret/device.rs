@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use clap::ValueEnum;
 use electret::train::optimizer::scalar;
 
-use super::train::spelled;
+use super::pretrain::spelled;
 
 /// Where the arithmetic of a run is done. Each but the first is a feature of the build.
 #[derive(Clone, Copy, ValueEnum)]

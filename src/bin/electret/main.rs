@@ -14,15 +14,21 @@ mod bench;
 mod board;
 mod convert;
 #[cfg(feature = "train")]
+mod corpus;
+#[cfg(feature = "train")]
 mod device;
 mod evaluate;
 #[cfg(feature = "train")]
+mod export;
+#[cfg(feature = "train")]
 mod finetune;
+#[cfg(feature = "train")]
+mod heldout;
 mod inspect;
 mod merge;
 mod plan;
 #[cfg(feature = "train")]
-mod train;
+mod pretrain;
 mod tune;
 
 use std::io::IsTerminal;
@@ -61,15 +67,15 @@ enum Verb {
     #[cfg(feature = "board")]
     Board(board::Board),
     #[cfg(feature = "train")]
-    Corpus(train::CorpusVerb),
+    Corpus(corpus::CorpusVerb),
     #[cfg(feature = "train")]
-    Pretrain(train::Pretrain),
+    Pretrain(pretrain::Pretrain),
     #[cfg(feature = "train")]
     Finetune(finetune::Finetune),
     #[cfg(feature = "train")]
-    Heldout(train::Heldout),
+    Heldout(heldout::Heldout),
     #[cfg(feature = "train")]
-    Export(train::Export),
+    Export(export::Export),
 }
 
 /// Options that every verb has.

@@ -1,4 +1,4 @@
-//! The desktop side: corpus, pre-training, evaluation, export.
+//! A pre-training run, begun or gone on with.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,13 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use burn::backend::Flex;
-use clap::{Args, Subcommand, ValueEnum};
-use electret::Model;
-use electret::train::checkpoint::newest_weights;
-use electret::train::corpus::{BuildOptions, Corpus, build};
-use electret::train::export::{Which, export};
-use electret::train::heldout::{Replacement, score};
+use clap::{Args, ValueEnum};
+use electret::train::corpus::Corpus;
 use electret::train::learner::Precision;
 #[cfg(not(feature = "mpi"))]
 use electret::train::ranks::Alone;
@@ -21,53 +16,11 @@ use electret::train::ranks::Mpi;
 use electret::train::ranks::Ranks;
 use electret::train::run::Run;
 use electret::train::trainer::Pace;
-use electret::train::weights::Weights;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use toml::{Table, Value};
 
 use super::device::{Device, on_device};
-use super::{ModelFile, Output};
-
-/// Text → vocabulary and training examples.
-#[derive(Args)]
-pub struct CorpusVerb {
-    #[command(subcommand)]
-    verb: CorpusSubverb,
-}
-
-#[derive(Subcommand)]
-enum CorpusSubverb {
-    Build(CorpusBuild),
-}
-
-/// Pack text files into a corpus folder. A build that was interrupted goes on where it stopped.
-///
-/// Example: electret corpus build wiki.txt.zst crawl.jsonl novels.txt -o corpus/
-#[derive(Args)]
-struct CorpusBuild {
-    /// Text with a paragraph a line and a blank line between documents; .jsonl with a document's text a line; either
-    /// as .zst; - for text from standard input.
-    #[arg(required = true)]
-    sources: Vec<PathBuf>,
-    /// The folder to write.
-    #[arg(short, long)]
-    out: PathBuf,
-    /// A vocab.txt to use instead of training one.
-    #[arg(long)]
-    vocab: Option<PathBuf>,
-    /// Pieces of the vocabulary to train. Ties fall differently from time to time: keep vocab.txt to build the same again.
-    #[arg(long, default_value_t = 8192)]
-    vocab_size: usize,
-    /// Longest example in tokens.
-    #[arg(long, default_value_t = 128)]
-    seq: usize,
-    /// Seed of the packing.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    #[command(flatten)]
-    output: Output,
-}
 
 /// Pre-train an ELECTRA; a run that is there already goes on where it stopped. Ctrl-C and SIGTERM save and leave.
 ///
@@ -148,70 +101,6 @@ enum Objectives {
     AllTokensMlm,
     /// BERT's objective on the same encoder.
     Mlm,
-}
-
-/// How well a run's discriminator, in f32 and in int8, tells replaced tokens of held-out text.
-///
-/// Example: electret heldout run/ --corpus corpus/ --model tiny.electret
-#[derive(Args)]
-pub struct Heldout {
-    /// The run.
-    run: PathBuf,
-    /// Its corpus.
-    #[arg(long)]
-    corpus: PathBuf,
-    #[command(flatten)]
-    model: ModelFile,
-    /// Held-out examples.
-    #[arg(long, default_value_t = 1000)]
-    examples: usize,
-    #[command(flatten)]
-    output: Output,
-}
-
-/// A run → Hugging Face folder.
-///
-/// Example: electret export run/ --corpus corpus/ -o electra-tiny/
-#[derive(Args)]
-pub struct Export {
-    /// The run.
-    run: PathBuf,
-    /// Its corpus.
-    #[arg(long)]
-    corpus: PathBuf,
-    /// The folder to write.
-    #[arg(short, long)]
-    out: PathBuf,
-    /// The generator instead of the discriminator.
-    #[arg(long)]
-    generator: bool,
-}
-
-impl CorpusVerb {
-    pub fn run(&self) -> Result<()> {
-        let CorpusSubverb::Build(verb) = &self.verb;
-        let manifest = build(&BuildOptions {
-            sources: verb.sources.clone(),
-            out: verb.out.clone(),
-            vocab: verb.vocab.clone(),
-            vocab_size: verb.vocab_size,
-            sequence: verb.seq,
-            seed: verb.seed,
-        })?;
-        if verb.output.json {
-            say!("{}", serde_json::to_string(&manifest)?);
-        } else {
-            say!(
-                "{} documents, {} tokens: {} examples to train on, {} held out, {} pieces",
-                manifest.documents,
-                manifest.tokens,
-                manifest.train_examples,
-                manifest.heldout_examples,
-                manifest.vocab_size
-            );
-        }
-        Ok(())
-    }
 }
 
 impl Pretrain {
@@ -328,48 +217,5 @@ fn put(table: &mut Table, key: &str, value: Value) {
                 put(group, rest, value);
             }
         }
-    }
-}
-
-impl Heldout {
-    pub fn run(&self) -> Result<()> {
-        let corpus = Corpus::open(&self.corpus)?;
-        let run = Run::open(&self.run)?;
-        Run::shares_vocabulary(&self.run, &corpus.manifest)?;
-        let device = Default::default();
-        let (step, tensors) = newest_weights(&self.run)?;
-        let weights = Weights::<Flex>::from_tensors(&tensors, &device)?;
-        let bytes = self.model.bytes()?;
-        let model = Model::open(bytes.as_slice())?;
-        let mut rows = Vec::new();
-        for replacement in [Replacement::Generator, Replacement::RandomWord] {
-            let scores = score(&run, &corpus, &weights, &model, replacement, self.examples, &device)?;
-            if !self.output.json {
-                say!(
-                    "{replacement:?}: {} tokens, {:.1} % replaced, ROC AUC f32 {:.4}, int8 {:.4}, frequency alone {:.4}, \
-                     f32 and int8 agree on {:.4}",
-                    scores.tokens,
-                    scores.replaced * 100.0,
-                    scores.auc_f32,
-                    scores.auc_int8,
-                    scores.auc_frequency,
-                    scores.agreement
-                );
-            }
-            rows.push(scores);
-        }
-        if self.output.json {
-            say!("{}", serde_json::json!({"step": step, "scores": rows}));
-        }
-        Ok(())
-    }
-}
-
-impl Export {
-    pub fn run(&self) -> Result<()> {
-        let which = if self.generator { Which::Generator } else { Which::Discriminator };
-        let step = export(&self.run, &self.corpus, which, &self.out)?;
-        say!("{}: {which:?} after {step} steps", self.out.display());
-        Ok(())
     }
 }
