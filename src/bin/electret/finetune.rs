@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use electret::evaluate::{LabelNames, Labelled, Metric};
-use electret::import::write_atomically;
+use electret::import::{Checkpoint, write_atomically};
 use electret::train::finetune::{Finetuned, Recipe, finetune};
+use electret::train::kernels::Differentiable;
 use serde_json::{Value, json};
 
 use super::convert::open_source;
@@ -88,30 +89,40 @@ impl Finetune {
             train.kind.name(),
             train.labels.len()
         );
-        let dev = dev.as_ref();
-        let learn =
-            |seed| on_device!(self.device, B, at => finetune::<B>(&start, &train, dev, &recipe, seed, at));
-        let (mut runs, mut best, mut record) = (Vec::new(), 0, Value::Null);
-        // What a seed has learned is kept before the next one begins, which may be interrupted.
+        let (runs, best) =
+            on_device!(self.device, B, at => self.learn::<B>(&start, &train, dev.as_ref(), &recipe, at))?;
+        if self.output.json {
+            say!("{}", self.record(&recipe, &runs, best));
+        } else {
+            self.say(&runs, best)?;
+        }
+        Ok(())
+    }
+
+    /// Every seed's run, and which is best. What a seed has learned is kept before the next one begins, which may be
+    /// interrupted.
+    fn learn<B: Differentiable>(
+        &self,
+        start: &Checkpoint,
+        train: &Labelled,
+        dev: Option<&Labelled>,
+        recipe: &Recipe,
+        device: &B::Device,
+    ) -> Result<(Vec<Finetuned>, usize)> {
+        let (mut runs, mut best) = (Vec::new(), 0);
         for &seed in &self.seeds {
-            let run = learn(seed).with_context(|| format!("seed {seed}"))?;
-            runs.push(run);
+            let run = finetune::<B>(start, train, dev, recipe, seed, device);
+            runs.push(run.with_context(|| format!("seed {seed}"))?);
             let newest = runs.len() - 1;
             if newest == 0 || reached(&runs[newest]) > reached(&runs[best]) {
                 best = newest;
                 runs[best].checkpoint.write(&self.out)?;
             }
-            record = self.record(&recipe, &runs, best);
             let path = self.out.join("finetune.json");
-            write_atomically(&path, format!("{record:#}\n").as_bytes())
+            write_atomically(&path, format!("{:#}\n", self.record(recipe, &runs, best)).as_bytes())
                 .with_context(|| path.display().to_string())?;
         }
-        if self.output.json {
-            say!("{record}");
-        } else {
-            self.say(&runs, best)?;
-        }
-        Ok(())
+        Ok((runs, best))
     }
 
     /// What was done, and what each seed came to.
