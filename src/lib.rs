@@ -122,7 +122,7 @@ pub mod train;
 uniffi::setup_scaffolding!();
 
 pub use arena::{ALIGNMENT, Arena};
-pub use config::{BASE, ElectraConfig, LARGE, SMALL, TINY};
+pub use config::{BASE, ElectraConfig, LARGE, NANO, SMALL, TINY};
 pub use error::{Error, ErrorKind};
 pub use plan::{Plan, TuningPlan};
 pub use tasks::Session;

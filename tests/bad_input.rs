@@ -282,7 +282,7 @@ fn the_command_says_what_is_wrong() {
     refused(&["detect", "--treshold", "1", "x"], b"", 2, "--threshold");
     refused(&["detect", "--model", "nowhere.electret", "x"], b"", 1, "nowhere.electret");
     refused(&["classify", "--model", "models/electret-tiny.electret", "x"], b"", 1, "no classify head");
-    refused(&["plan", "--preset", "huge"], b"", 1, "tiny, small, base or large");
+    refused(&["plan", "--preset", "huge"], b"", 1, "nano, tiny, small, base or large");
     let empty = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("empty.electret");
     std::fs::write(&empty, b"").unwrap();
     refused(&["detect", "--model", empty.to_str().unwrap(), "x"], b"", 1, "should have 64 bytes and has 0");

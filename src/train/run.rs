@@ -135,11 +135,12 @@ impl Run {
     /// The recipe of a preset for one of the objectives.
     pub fn preset(name: &str, kind: Kind) -> Result<Self> {
         let (steps, batch_size, learning_rate, warmup_steps, mask_prob) = match name {
+            "nano" => (48_000, 64, 2e-3, 500, 0.15),
             "tiny" => (20_000, 16, 5e-4, 1_000, 0.15),
             "small" => (1_000_000, 128, 5e-4, 10_000, 0.15),
             "base" => (766_000, 256, 2e-4, 10_000, 0.15),
             "large" => (400_000, 2048, 2e-4, 10_000, 0.25),
-            _ => bail!("preset {name:?}: tiny, small, base or large"),
+            _ => bail!("preset {name:?}: nano, tiny, small, base or large"),
         };
         Ok(Self {
             preset: name.to_owned(),
@@ -308,7 +309,7 @@ impl Run {
     /// The discriminator's shape with the preset's vocabulary.
     fn network(&self) -> Result<ElectraConfig> {
         let preset = ElectraConfig::preset(&self.preset)
-            .with_context(|| format!("preset {:?}: tiny, small, base or large", self.preset))?;
+            .with_context(|| format!("preset {:?}: nano, tiny, small, base or large", self.preset))?;
         Ok(self.shape.of(preset))
     }
 

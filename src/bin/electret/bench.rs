@@ -29,7 +29,7 @@ use super::{ModelFile, Output, preset};
 pub struct Bench {
     #[command(flatten)]
     model: ModelFile,
-    /// tiny, small, base or large with random weights, instead of a model.
+    /// nano, tiny, small, base or large with random weights, instead of a model.
     #[arg(long, conflicts_with = "model")]
     preset: Option<String>,
     #[command(flatten)]

@@ -17,7 +17,7 @@ use super::{ModelFile, Output, preset};
 pub struct PlanVerb {
     #[command(flatten)]
     model: ModelFile,
-    /// tiny, small, base or large, instead of a model.
+    /// nano, tiny, small, base or large, instead of a model.
     #[arg(long, conflicts_with = "model")]
     preset: Option<String>,
     #[command(flatten)]

@@ -38,7 +38,7 @@ pub struct Pretrain {
     /// Settings as a run.toml has them; those that are missing are the preset's.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// tiny, small, base or large.
+    /// nano, tiny, small, base or large.
     #[arg(long)]
     preset: Option<String>,
     /// What is learnt: electra, or one that the paper compares it with.
