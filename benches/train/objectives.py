@@ -50,9 +50,9 @@ MASKS = ["mlm", "mlm-equal-flops"]
 JUDGES = ["electra", "electra-15"]
 # Name: examples to learn, examples to score, lines to learn, epochs, learning rate, seeds.
 TASKS = {
-    "TREC-6": ("trec6/train.tsv", "trec6/test.tsv", None, 5, "1e-3", 8),
-    "SST-2": ("sst2/train.tsv", "sst2/dev.tsv", 15_001, 3, "1e-3", 4),
-    "UD-EWT": ("ud_ewt_upos/train.conll", "ud_ewt_upos/test.conll", None, 2, "2e-3", 3),
+    "TREC-6": ("trec6/train.tsv", "trec6/test.tsv", None, 5, 1e-3, 8),
+    "SST-2": ("sst2/train.tsv", "sst2/dev.tsv", 15_001, 3, 1e-3, 4),
+    "UD-EWT": ("ud_ewt_upos/train.conll", "ud_ewt_upos/test.conll", None, 2, 2e-3, 3),
 }
 # Student's t, two-sided 95 %, by degrees of freedom.
 T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]
@@ -103,25 +103,30 @@ def pretrain(run: Path, seed: int, args: argparse.Namespace) -> None:
     electret("export", run, "--corpus", args.work / "corpus", "-o", run / "folder", *encoder)
 
 
-def scores(run: Path, task: str) -> list[float]:
+def lessons(run: Path, task: str, args: argparse.Namespace) -> Path:
+    """Where a task is kept that was learned from a run."""
+    return run / (task if args.finetune_rate == 1 else f"{task}@{args.finetune_rate:g}")
+
+
+def scores(run: Path, task: str, args: argparse.Namespace) -> list[float]:
     """The main metric after the last epoch of each seed, or nothing as long as not all have been learned."""
-    record = run / task / "finetune.json"
+    record = lessons(run, task, args) / "finetune.json"
     seeds = json.loads(record.read_text())["seeds"] if record.exists() else []
     return [seed["dev"][-1][0]["value"] for seed in seeds] if len(seeds) == TASKS[task][-1] else []
 
 
 def finetune(run: Path, task: str, args: argparse.Namespace) -> None:
     """What a run has learned put to a task, seed by seed."""
-    if scores(run, task):
+    if scores(run, task, args):
         return
     train, test, lines, epochs, rate, seeds = TASKS[task]
     examples = args.tasks / train
     if lines:
         examples = run / examples.name
         examples.write_text("".join((args.tasks / train).open().readlines()[:lines]))
-    electret("finetune", run / "folder", "--train", examples, "--dev", args.tasks / test, "-o", run / task, "--epochs", epochs,
-             "--learning-rate", rate, "--seq", SEQUENCE, "--seeds", ",".join(map(str, range(1, seeds + 1))),
-             "--device", args.finetune_device or args.device)
+    electret("finetune", run / "folder", "--train", examples, "--dev", args.tasks / test, "-o", lessons(run, task, args),
+             "--epochs", epochs, "--learning-rate", rate * args.finetune_rate, "--seq", SEQUENCE,
+             "--seeds", ",".join(map(str, range(1, seeds + 1))), "--device", args.finetune_device or args.device)
 
 
 def table(args: argparse.Namespace) -> None:
@@ -130,7 +135,8 @@ def table(args: argparse.Namespace) -> None:
     for name in args.only:
         for task in TASKS:
             means = {
-                other: [mean(found) if (found := scores(args.work / f"seed-{seed}" / other, task)) else None for seed in args.seeds]
+                other: [mean(found) if (found := scores(args.work / f"seed-{seed}" / other, task, args)) else None
+                        for seed in args.seeds]
                 for other in {name, *MASKS}
             }
             own = [value for value in means[name] if value is not None]
@@ -162,6 +168,7 @@ def main() -> None:
     parser.add_argument("--precision", default="f32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--finetune-device", help="where it is another one")
+    parser.add_argument("--finetune-rate", type=float, default=1.0, metavar="FACTOR", help="of the tasks' learning rates")
     args = parser.parse_args()
     if len(args.seeds) > len(T) + 1:
         parser.error(f"--seeds: at most {len(T) + 1}, of which there are intervals")
@@ -176,7 +183,7 @@ def main() -> None:
             pretrain(run, seed, args)
             for task in TASKS:
                 finetune(run, task, args)
-                print(f"seed {seed}: {name:16} {task:8} {mean(scores(run, task)):.4f}", flush=True)
+                print(f"seed {seed}: {name:16} {task:8} {mean(scores(run, task, args)):.4f}", flush=True)
     table(args)
 
 
