@@ -84,6 +84,9 @@ pub const LARGE: ElectraConfig = ElectraConfig {
 };
 
 impl ElectraConfig {
+    /// The names of [`ElectraConfig::preset`], as a sentence has them.
+    pub const PRESETS: &str = "nano, tiny, small, base or large";
+
     /// The preset of that name: `nano`, `tiny`, `small`, `base` or `large`.
     pub fn preset(name: &str) -> Option<Self> {
         match name {

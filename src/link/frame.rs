@@ -3,7 +3,7 @@
 use embedded_io::Write;
 use serde::Serialize;
 
-use crate::weights::CRC_32C;
+use crate::weights::checksum;
 
 /// Longest message in bytes.
 pub const MESSAGE: usize = 1024;
@@ -11,11 +11,6 @@ pub const MESSAGE: usize = 1024;
 const CHECKSUM: usize = 4;
 /// Longest frame without its zeros: COBS adds a byte to every 254.
 pub const FRAME: usize = MESSAGE + CHECKSUM + (MESSAGE + CHECKSUM).div_ceil(254) + 1;
-
-/// CRC-32C of some bytes: of a message in its frame, and of what an update sends.
-pub fn checksum(bytes: &[u8]) -> u32 {
-    CRC_32C.checksum(bytes)
-}
 
 /// Writes a message as a frame. A zero goes in front of it: whatever noise came before ends there.
 ///

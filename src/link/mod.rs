@@ -10,7 +10,8 @@
 
 mod frame;
 
-pub use frame::{FRAME, Frames, MESSAGE, checksum, write};
+pub use crate::weights::checksum;
+pub use frame::{FRAME, Frames, MESSAGE, write};
 
 use serde::{Deserialize, Serialize};
 

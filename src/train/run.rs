@@ -140,7 +140,7 @@ impl Run {
             "small" => (1_000_000, 128, 5e-4, 10_000, 0.15),
             "base" => (766_000, 256, 2e-4, 10_000, 0.15),
             "large" => (400_000, 2048, 2e-4, 10_000, 0.25),
-            _ => bail!("preset {name:?}: nano, tiny, small, base or large"),
+            _ => bail!("preset {name:?}: {}", ElectraConfig::PRESETS),
         };
         Ok(Self {
             preset: name.to_owned(),
@@ -309,7 +309,7 @@ impl Run {
     /// The discriminator's shape with the preset's vocabulary.
     fn network(&self) -> Result<ElectraConfig> {
         let preset = ElectraConfig::preset(&self.preset)
-            .with_context(|| format!("preset {:?}: nano, tiny, small, base or large", self.preset))?;
+            .with_context(|| format!("preset {:?}: {}", self.preset, ElectraConfig::PRESETS))?;
         Ok(self.shape.of(preset))
     }
 

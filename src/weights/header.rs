@@ -56,6 +56,11 @@ impl FileKind {
 
 pub(crate) static CRC_32C: Crc<u32, CrcTable> = Crc::<u32, CrcTable>::new(&CRC_32_ISCSI);
 
+/// CRC-32C of some bytes: of a payload, of a message in its frame, of what an update sends.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    CRC_32C.checksum(bytes)
+}
+
 /// A board has no 16 KiB to spare for speed.
 type CrcTable = Table<{ if cfg!(feature = "std") { 16 } else { 1 } }>;
 
@@ -92,7 +97,7 @@ impl Header {
         bytes[8..12].copy_from_slice(&self.version.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.payload_length.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.payload_crc.to_le_bytes());
-        let crc = CRC_32C.checksum(&bytes[..60]);
+        let crc = checksum(&bytes[..60]);
         bytes[60..64].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -123,7 +128,7 @@ impl Header {
         if version != kind.format() {
             return Err(Error::UnsupportedVersion { found: version, read: kind.format() });
         }
-        if CRC_32C.checksum(bytes.get(..60).unwrap_or_default()) != word(60) {
+        if checksum(bytes.get(..60).unwrap_or_default()) != word(60) {
             return Err(Error::HeaderDamaged);
         }
         let payload_length = u64::from(word(16)) | u64::from(word(20)) << 32;
@@ -151,7 +156,7 @@ impl Header {
             let expected = self.payload_length.saturating_add(HEADER_BYTES as u64);
             return Err(Error::FileTruncated { expected, found: file.len() as u64 });
         };
-        if CRC_32C.checksum(payload) == self.payload_crc { Ok(payload) } else { Err(Error::PayloadDamaged) }
+        if checksum(payload) == self.payload_crc { Ok(payload) } else { Err(Error::PayloadDamaged) }
     }
 }
 

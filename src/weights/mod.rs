@@ -20,7 +20,7 @@ pub(crate) use adapter::{LowRank, check_labels};
 pub use document::{Document, Take};
 pub use format::{Channels, HalfTile, HeadKind, Tile};
 pub(crate) use header::CRC_32C;
-pub use header::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header};
+pub use header::{FORMAT_VERSION, FileKind, HEADER_BYTES, Header, checksum};
 #[cfg(any(feature = "app", feature = "convert"))]
 pub use mapped::map;
 #[cfg(feature = "convert")]

@@ -124,7 +124,7 @@ impl ModelFile {
 
 /// The shape that `--preset` names.
 fn preset(name: &str) -> Result<ElectraConfig> {
-    ElectraConfig::preset(name).with_context(|| format!("--preset {name}: nano, tiny, small, base or large"))
+    ElectraConfig::preset(name).with_context(|| format!("--preset {name}: {}", ElectraConfig::PRESETS))
 }
 
 fn read_model(path: &Path) -> Result<AlignedBytes> {

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use crc::{CRC_32_ISCSI, Crc};
 use electret::evaluate::{LabelNames, Labelled, Metric, Truth};
 use electret::import::write_atomically;
 use electret::tune::store::{FolderStore, Place, Store};
 use electret::tune::{Settings, Step, Task, computer_plan, epoch_order};
-use electret::weights::AlignedBytes;
+use electret::weights::{AlignedBytes, checksum};
 use electret::{Adapter, Document, Error, HeadKind, Model, Strategy, Tuner, kernels};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -125,10 +124,8 @@ impl Tune {
             names.len(),
             plan.layout.len()
         );
-        let mut store = match &self.state {
-            Some(folder) => Some(self.claim(folder, strategy, tokens)?),
-            None => None,
-        };
+        let claim = |folder| self.claim(folder, strategy, tokens);
+        let mut store = self.state.as_deref().map(claim).transpose()?;
         if let Some(store) = &mut store
             && store.resume(&mut tuner).context("--state")?
         {
@@ -200,9 +197,8 @@ impl Tune {
     /// What decides the bits that are learned, but for the model and its labels, which the state itself knows.
     fn terms(&self, strategy: Strategy, tokens: usize) -> Result<BTreeMap<&'static str, String>> {
         let train = std::fs::read(&self.train).with_context(|| self.train.display().to_string())?;
-        let checksum = Crc::<u32>::new(&CRC_32_ISCSI).checksum(&train);
         Ok(BTreeMap::from([
-            ("--train", format!("(a file with checksum {checksum:08x})")),
+            ("--train", format!("(a file with checksum {:08x})", checksum(&train))),
             ("--strategy", strategy.to_string()),
             ("--epochs", self.epochs.to_string()),
             ("--batch-size", self.batch_size.to_string()),
