@@ -182,6 +182,16 @@ fn recipes_that_cannot_be_used() {
     let empty = Labelled::read(&written("no-words.tsv", "label\ttext\na\t \n"), LabelNames::OfFile).unwrap();
     let message = finetune::<Autodiff<Flex>>(&start, &empty, None, &usual, 1, &Default::default());
     assert!(message.unwrap_err().to_string().contains("no example teaches anything"));
+    let refused = |train: &Labelled, dev: Option<&Labelled>| {
+        let learned = finetune::<Autodiff<Flex>>(&start, train, dev, &usual, 1, &Default::default());
+        learned.unwrap_err().to_string()
+    };
+    let one =
+        Labelled::read(&written("one-class.tsv", "label\ttext\na\tThe cat.\n"), LabelNames::OfFile).unwrap();
+    assert!(refused(&one, None).contains("all examples have the label a"));
+    let scores = Labelled::read(&written("scores-dev.tsv", &scores()), LabelNames::OfFile).unwrap();
+    let classes = Labelled::read(&sample("messages.tsv"), LabelNames::OfFile).unwrap();
+    assert!(refused(&classes, Some(&scores)).contains("what it is scored on"));
 }
 
 /// A model against itself, and against one that always says the same.

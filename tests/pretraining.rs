@@ -63,7 +63,7 @@ fn corpus(name: &str) -> PathBuf {
         seed: 1,
     };
     let manifest = build(&options).unwrap();
-    assert_eq!(manifest.documents, 401);
+    assert_eq!(manifest.documents, 400);
     assert!(manifest.heldout_examples >= 2 && manifest.train_examples >= 400);
     folder
 }
@@ -217,6 +217,23 @@ fn a_shape_of_its_own_is_trained_and_exported() {
     assert_eq!((config.hidden_size, config.num_hidden_layers, config.embedding_size), (64, 2, 128));
 }
 
+/// An encoder that fills masks and judges words is one network both times, down to what no tensor's size tells: its heads.
+#[test]
+fn one_encoder_has_one_shape() {
+    let corpus = corpus("one-shape-corpus");
+    let out = folder("one-shape-run");
+    let shape = Shape { hidden_size: Some(64), intermediate_size: Some(96), ..Shape::default() };
+    let run = Run { generator: Generator { size: 1.0, sharing: Sharing::All }, shape, ..run(Kind::Electra) };
+    train(&run, &corpus, &out, Some(2)).unwrap();
+    let [judge, filler] = [Which::Discriminator, Which::Generator].map(|which| {
+        let exported = folder("one-shape-export");
+        export(&out, &corpus, which, &exported).unwrap();
+        Checkpoint::open(&exported).unwrap().config
+    });
+    assert_eq!(judge, filler);
+    assert_eq!((judge.num_attention_heads, judge.intermediate_size), (TINY.num_attention_heads, 96));
+}
+
 /// A product of two positions' embeddings says how far apart they are, wherever they stand; words are drawn as ever.
 #[test]
 fn sinusoids_tell_distances() {
@@ -321,7 +338,7 @@ fn a_hundred_steps_to_compare_with_pytorch() {
 
 #[test]
 fn every_preset_can_be_used() {
-    for preset in ["tiny", "small", "base", "large"] {
+    for preset in ["nano", "tiny", "small", "base", "large"] {
         let table = format!("preset = {preset:?}").parse().unwrap();
         assert_eq!(Run::assemble(None, table).unwrap(), Run::preset(preset, Kind::Electra).unwrap());
     }
@@ -419,15 +436,17 @@ fn another_vocabulary_is_refused() {
     pieces.swap(last, last - 1);
     let other = folder("vocabulary-other");
     std::fs::write(other.join("pieces.txt"), pieces.join("\n")).unwrap();
-    build(&BuildOptions {
-        sources: vec![corpus.join("text.txt")],
-        out: other.clone(),
-        vocab: Some(other.join("pieces.txt")),
-        vocab_size: 0,
-        sequence: 32,
-        seed: 1,
-    })
-    .unwrap();
+    for given in ["pieces.txt", "vocab.txt"] {
+        build(&BuildOptions {
+            sources: vec![corpus.join("text.txt")],
+            out: other.clone(),
+            vocab: Some(other.join(given)),
+            vocab_size: 0,
+            sequence: 32,
+            seed: 1,
+        })
+        .unwrap();
+    }
     let exported = export(&out, &other, Which::Generator, &folder("vocabulary-export"));
     let warm = Run { init_from: Some(out.clone()), ..run(Kind::Electra) };
     for refused in [exported.map(drop), train(&warm, &other, &folder("vocabulary-warm"), Some(1))] {
@@ -442,6 +461,41 @@ fn another_vocabulary_is_refused() {
     let said = heldout.arg("heldout").arg(&out).arg("--corpus").arg(&corpus).output().unwrap();
     let message = String::from_utf8(said.stderr).unwrap();
     assert!(!said.status.success() && message.contains("trains no discriminator"), "{message}");
+
+    let judges = folder("vocabulary-judges");
+    train(&run(Kind::Electra), &corpus, &judges, Some(1)).unwrap();
+    let mut heldout = Command::new(env!("CARGO_BIN_EXE_electret"));
+    let said = heldout.arg("heldout").arg(&judges).arg("--corpus").arg(&corpus).output().unwrap();
+    let message = String::from_utf8(said.stderr).unwrap();
+    assert!(!said.status.success() && message.contains("its vocabulary is not the run's"), "{message}");
+}
+
+/// A run that could not begin binds nobody to its settings.
+#[test]
+fn a_mistyped_start_can_be_corrected() {
+    let corpus = corpus("mistyped-corpus");
+    let (warm, out) = (folder("mistyped-warm"), folder("mistyped-run"));
+    train(&run(Kind::Mlm), &corpus, &warm, Some(1)).unwrap();
+    let from = |path: &Path| Run { init_from: Some(path.to_owned()), ..run(Kind::Electra) };
+    let message = format!("{:#}", train(&from(&warm.join("er")), &corpus, &out, Some(1)).unwrap_err());
+    assert!(message.contains("no run here"), "{message}");
+    train(&from(&warm), &corpus, &out, Some(1)).unwrap();
+}
+
+/// One document in 200 is held out, and blank lines in a row are one: a text without any is learned.
+#[test]
+fn a_single_document_is_learned() {
+    let folder = folder("single-corpus");
+    let sentences = "The cat sees a ball.\nA dog finds the red house.\n".repeat(50);
+    let source = folder.join("text.txt");
+    let (out, sources) = (folder.clone(), vec![source.clone()]);
+    let options = BuildOptions { sources, out, vocab: None, vocab_size: 100, sequence: 32, seed: 1 };
+    for (text, documents) in [(sentences.clone(), 1), (format!("\n\n{sentences}\n\n\n{sentences}"), 2)] {
+        std::fs::write(&source, text).unwrap();
+        let manifest = build(&options).unwrap();
+        assert_eq!((manifest.documents, manifest.heldout_examples), (documents, 0));
+        assert!(manifest.train_examples >= 30);
+    }
 }
 
 #[test]

@@ -89,7 +89,8 @@ impl<'d> Answers<'d> {
         Ok(Self { data, answered: data.examples.iter().map(one).collect::<Result<_, _>>()? })
     }
 
-    /// The task's metrics, its main one first.
+    /// The task's metrics, its main one first. F1 of two classes is that of `1` where they are `0` and `1`, as in GLUE, and
+    /// otherwise that of the rarer one.
     pub fn metrics(&self) -> Vec<Metric> {
         let all: Vec<&Answered> = self.answered.iter().flatten().collect();
         let metric = |(metric, measure): Measure<'_>| {
@@ -198,8 +199,8 @@ fn measures<'d>(data: &'d Labelled, answered: &[&Answered]) -> Vec<Measure<'d>> 
         }
         HeadKind::Answer => vec![("f1", Box::new(span_f1)), ("exact_match", Box::new(exact_match))],
         HeadKind::Classify if data.labels.len() == 2 => {
-            let rarer = rarer_class(answered);
-            let f1 = move |answers: &[&Answered]| class_f1(answers, rarer);
+            let positive = positive_class(&data.labels, answered);
+            let f1 = move |answers: &[&Answered]| class_f1(answers, positive);
             vec![("accuracy", Box::new(accuracy)), ("f1", Box::new(f1)), ("mcc", Box::new(matthews))]
         }
         _ => vec![("accuracy", Box::new(accuracy))],
@@ -277,7 +278,11 @@ fn classes<'a>(answers: &'a [&Answered]) -> impl Iterator<Item = (usize, usize)>
     })
 }
 
-fn rarer_class(answered: &[&Answered]) -> usize {
+/// Of which of two classes F1 is ([`Answers::metrics`]).
+fn positive_class(labels: &[String], answered: &[&Answered]) -> usize {
+    if let [0, 1] | [1, 0] = *labels.iter().filter_map(|label| label.parse().ok()).collect::<Vec<u8>>() {
+        return usize::from(labels[1] == "1");
+    }
     let ones = classes(answered).filter(|&(truth, _)| truth == 1).count();
     usize::from(2 * ones < answered.len())
 }
@@ -392,4 +397,18 @@ fn word_f1(found: &str, truth: &str) -> f64 {
         left.map(|left| *left -= 1).is_some()
     });
     f1(right.count(), found.split(' ').count(), truth.split(' ').count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f1_is_of_the_class_that_the_task_is_about() {
+        let answers = [0, 1, 1, 1].map(|truth| Answered::Class { truth, found: 1 });
+        let answers: Vec<&Answered> = answers.iter().collect();
+        let class = |labels: [&str; 2]| positive_class(&labels.map(str::to_owned), &answers);
+        assert_eq!((class(["0", "1"]), class(["1", "0"]), class(["spam", "ham"])), (1, 0, 0));
+        assert_eq!((class_f1(&answers, 0), class_f1(&answers, 1)), (0.0, 6.0 / 7.0));
+    }
 }

@@ -20,7 +20,7 @@ pub use merge::merge;
 #[cfg(feature = "onnx")]
 pub use onnx::onnx;
 pub use report::{Change, HeadReport, LayerReport, Report, SHOWN, cosine, verify};
-pub use trie::vocabulary_archive;
+pub use trie::{pieces, vocabulary_archive};
 
 use std::collections::BTreeSet;
 

@@ -54,11 +54,6 @@ impl<B: Backend> Checkpoint<B> {
         Ok(())
     }
 
-    /// Whether the folder has one; nothing of it is read.
-    pub fn is_in(folder: &Path) -> Result<bool> {
-        Ok(!checkpoints(folder)?.is_empty())
-    }
-
     /// The newest checkpoint of the folder, if there is one.
     pub fn newest(folder: &Path, device: &B::Device) -> Result<Option<Self>> {
         let Some((step, all)) = read_newest(folder)? else { return Ok(None) };
@@ -73,6 +68,11 @@ impl<B: Backend> Checkpoint<B> {
             },
         }))
     }
+}
+
+/// Whether the folder has a checkpoint; nothing of it is read.
+pub fn has_checkpoint(folder: &Path) -> Result<bool> {
+    Ok(!checkpoints(folder)?.is_empty())
 }
 
 /// The weights of a run's newest checkpoint on the host, with its step.

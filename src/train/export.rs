@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::checkpoint::newest_weights;
-use super::corpus::Corpus;
+use super::corpus::{Corpus, Manifest};
 use super::model::WORD_DELTA;
 use super::objective::Kind;
 use super::run::{Run, Sharing};
@@ -50,8 +50,9 @@ pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> 
             Sharing::Embeddings | Sharing::Gdes => (shapes.generator, "generator", "electra", "generator"),
         },
     };
-    // Positions beyond the longest example were never trained: they are left out.
-    let config = ElectraConfig { max_position_embeddings: corpus.manifest.sequence, ..shape };
+    // Positions beyond the longest example that the run had were never trained: they are left out.
+    let trained = Manifest::read(&folder.join("corpus.json"))?.sequence;
+    let config = ElectraConfig { max_position_embeddings: trained, ..shape };
     let tensors = if encoder == "electra" { with_delta(tensors)? } else { tensors };
     let tensors = tensors.renamed(|name| {
         let renamed = |rest: &str| Some(format!("electra.{rest}"));

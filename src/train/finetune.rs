@@ -96,7 +96,8 @@ pub struct Finetuned {
 /// Learns `train` from the encoder of `start` and scores `dev` after every epoch.
 ///
 /// # Errors
-/// Settings out of range, a file without a usable example, a loss that is no longer finite.
+/// Settings out of range, a file without a usable example, of a single class or of another task than the dev file's, a
+/// model of one segment, a loss that is no longer finite.
 pub fn finetune<B: Differentiable>(
     start: &Checkpoint,
     train: &Labelled,
@@ -106,6 +107,16 @@ pub fn finetune<B: Differentiable>(
     device: &B::Device,
 ) -> Result<Finetuned> {
     recipe.check(&start.config)?;
+    let classes = train.kind != HeadKind::Classify || train.labels.len() > 1;
+    ensure!(classes, "all examples have the label {}: there is nothing to tell apart", train.labels.join(""));
+    if let Some(dev) = dev {
+        let (ours, theirs) = (train.kind.name(), dev.kind.name());
+        ensure!(train.kind == dev.kind, "what is learned is for {ours}, what it is scored on for {theirs}");
+    }
+    ensure!(
+        start.config.type_vocab_size > 1,
+        "config.type_vocab_size = 1: models of two segments are trained"
+    );
     let (lessons, left_out) = lessons(start, train, recipe.sequence)?;
     let steps = recipe.epochs * lessons.len().div_ceil(recipe.batch_size);
     let adam = Adam { warmup_steps: (steps as f64 * recipe.warmup) as usize, ..recipe.adam };

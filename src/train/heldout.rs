@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::corpus::{Corpus, Example};
+use super::corpus::{Corpus, Example, HELDOUT_EVERY};
 use super::kernels::Kernels;
 use super::masked::Masked;
 use super::model::Network;
@@ -15,8 +15,9 @@ use super::placed::Placed;
 use super::run::Run;
 use super::weights::{Weights, host_values, ids};
 use crate::evaluate::roc_auc;
+use crate::quantize::{pieces, vocabulary_archive};
 use crate::text::Token;
-use crate::weights::AlignedBytes;
+use crate::weights::{AlignedBytes, access_vocabulary};
 use crate::{HeadKind, Model, Plan, Session};
 
 /// Sequences that go through the networks together.
@@ -54,7 +55,8 @@ pub struct Scores {
 /// Judges the first `examples` held-out examples with both forms of the discriminator.
 ///
 /// # Errors
-/// A run whose objective trains no discriminator, a model that takes other sequences, text in which nothing is replaced.
+/// A run whose objective trains no discriminator, a model with other pieces or of shorter sequences, a corpus in which
+/// nothing is held out, text in which nothing is replaced.
 pub fn score<B: Kernels>(
     run: &Run,
     corpus: &Corpus,
@@ -66,6 +68,15 @@ pub fn score<B: Kernels>(
 ) -> Result<Scores> {
     let kind = run.objective.kind;
     ensure!(kind.detects(), "objective {kind:?} trains no discriminator: there is nothing to judge");
+    let vocabulary = vocabulary_archive(&corpus.pieces, &corpus.special, true);
+    ensure!(
+        pieces(&model.root().vocabulary) == pieces(access_vocabulary(vocabulary.as_slice())?),
+        "--model: its vocabulary is not the run's; convert a model from what `electret export` makes of the run"
+    );
+    ensure!(
+        !corpus.heldout.is_empty(),
+        "the corpus has no held-out text; of {HELDOUT_EVERY} documents one is held out"
+    );
     let shapes = run.shapes(corpus)?;
     let Pair { generator, discriminator } = Pair::new(weights, &shapes, 0.0);
     let frequency = corpus.log_frequencies();

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::checkpoint::has_checkpoint;
 use super::corpus::{Corpus, Manifest};
 use super::learner::Precision;
 use super::objective::{Kind, Objective};
@@ -22,7 +23,7 @@ use crate::import::write_atomically;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
-    /// `tiny`, `small`, `base` or `large`: the discriminator's shape.
+    /// `nano`, `tiny`, `small`, `base` or `large`: the discriminator's shape.
     pub preset: String,
     /// Steps of the whole schedule.
     pub steps: usize,
@@ -198,31 +199,28 @@ impl Run {
         toml::from_str(&text).with_context(|| path.display().to_string())
     }
 
-    /// Writes `run.toml` and a copy of the corpus's `corpus.json`, or checks that the folder's own say the same. The
-    /// folder is this process's until what is returned is dropped.
+    /// Writes `run.toml` and a copy of the corpus's `corpus.json`, or, where the folder has a checkpoint already, checks
+    /// that its own say the same. The folder is this process's until what is returned is dropped.
     ///
     /// # Errors
     /// Another process that trains there; other settings, setting by setting; another corpus.
     pub fn claim(&self, folder: &Path, corpus: &Manifest) -> Result<File> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let lock = lock(folder)?;
-        let manifest = folder.join("corpus.json");
-        if manifest.exists() {
-            ensure!(
-                Manifest::read(&manifest)? == *corpus,
-                "{}: this run was started on another corpus; use that or another folder",
-                manifest.display()
-            );
-        } else {
-            let json = serde_json::to_vec_pretty(corpus)?;
-            write_atomically(&manifest, &json).with_context(|| manifest.display().to_string())?;
-        }
-        let path = folder.join("run.toml");
-        if !path.exists() {
-            write_atomically(&path, toml::to_string(self)?.as_bytes())
-                .with_context(|| path.display().to_string())?;
+        let (path, manifest) = (folder.join("run.toml"), folder.join("corpus.json"));
+        if !has_checkpoint(folder)? {
+            let write = |path: &Path, text: String| {
+                write_atomically(path, text.as_bytes()).with_context(|| path.display().to_string())
+            };
+            write(&manifest, serde_json::to_string_pretty(corpus)?)?;
+            write(&path, toml::to_string(self)?)?;
             return Ok(lock);
         }
+        ensure!(
+            Manifest::read(&manifest)? == *corpus,
+            "{}: this run was started on another corpus; use that or another folder",
+            manifest.display()
+        );
         let theirs = Table::try_from(Self::open(folder)?)?;
         let differences = differences("", &theirs, &Table::try_from(self)?);
         ensure!(
@@ -327,8 +325,11 @@ impl Run {
     }
 
     /// The generator's shape beside that discriminator: as deep, heads 64 wide, a feed-forward layer of four times
-    /// its width (`run_pretraining.get_generator_config`).
+    /// its width (`run_pretraining.get_generator_config`). Where all weights are shared, it is the discriminator's.
     pub fn generator_config(&self, discriminator: &ElectraConfig) -> ElectraConfig {
+        if self.generator.sharing == Sharing::All {
+            return *discriminator;
+        }
         let hidden_size = ((discriminator.hidden_size as f64 * self.generator.size).round() as usize).max(1);
         let heads = (1..=(hidden_size / 64).max(1)).rev().find(|&heads| hidden_size.is_multiple_of(heads));
         ElectraConfig {

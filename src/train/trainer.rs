@@ -15,7 +15,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::checkpoint::{Checkpoint, newest_weights};
+use super::checkpoint::{Checkpoint, has_checkpoint, newest_weights};
 use super::corpus::{Corpus, Example, Manifest};
 use super::curve::Curve;
 use super::export::with_delta;
@@ -170,7 +170,7 @@ impl Run {
         let mut claim = None;
         if ranks.rank() == 0 {
             claim = Some(self.claim(folder, &corpus.manifest)?);
-            if !Checkpoint::<B>::is_in(folder)? {
+            if !has_checkpoint(folder)? {
                 corpus.verify()?;
                 let weights = self.initial_weights(shapes, corpus, device)?;
                 Checkpoint::<B>::fresh(weights).save(folder)?;
@@ -269,6 +269,7 @@ impl Run {
             }
         }
         if let Some(other) = &self.init_from {
+            Self::open(other)?;
             Self::shares_vocabulary(other, &corpus.manifest)?;
             let (step, tensors) = newest_weights(other)?;
             log::info!("starting from the encoder of {} at step {step}", other.display());

@@ -50,7 +50,7 @@ pub struct Bench {
     #[arg(long)]
     primitives: bool,
     /// Steps of learning instead of answers: a strategy as `tune` takes it.
-    #[arg(long, value_name = "STRATEGY")]
+    #[arg(long, value_name = "STRATEGY", conflicts_with_all = ["rows", "threads", "primitives"])]
     tune: Option<String>,
     /// Sequences a step of learning.
     #[arg(long, default_value_t = 8, value_name = "SEQUENCES")]
@@ -73,6 +73,7 @@ impl Bench {
             None => lengths.into_iter().filter(|&tokens| tokens <= limit).collect(),
         };
         ensure!(self.rows != Some(0), "--rows 0: at least one row is worked at a time");
+        ensure!((0.0..=3600.0).contains(&self.seconds), "--seconds {}: 0 to 3600", self.seconds);
         if let Some(strategy) = &self.tune {
             return self.learning(model, strategy, &lengths);
         }

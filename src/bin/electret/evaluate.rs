@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 #[cfg(feature = "board")]
-use electret::HeadKind;
-#[cfg(feature = "board")]
 use electret::board::{BoardReader, Emulator};
 use electret::evaluate::{Answers, Difference, LabelNames, Labelled, Metric, ReferenceReader};
 use electret::import::{Checkpoint, write_atomically};
 use electret::tune::COMPUTER_BLOCK_ROWS;
 use electret::weights::AlignedBytes;
-use electret::{Adapter, ElectraConfig, Model, Plan, Session, kernels};
+use electret::{Adapter, ElectraConfig, HeadKind, Model, Plan, Session, kernels};
 use serde_json::json;
 
 use super::convert::open_source;
@@ -68,8 +66,9 @@ impl Evaluate {
             Some(path) => {
                 let mut other = Examinee::at(path)?;
                 let theirs = other.labels(None)?;
+                let named = matches!(data.kind, HeadKind::Classify | HeadKind::Tag);
                 ensure!(
-                    data.labels.starts_with(&theirs),
+                    !named || data.labels.starts_with(&theirs),
                     "{}: its labels are {}, not {}",
                     path.display(),
                     theirs.join(", "),
@@ -139,7 +138,9 @@ impl Examinee {
                 ))
             }
             Self::F32(checkpoint) => {
-                Ok(checkpoint.heads.first().map_or_else(Vec::new, |head| head.labels.clone()))
+                let mut heads = checkpoint.heads.iter();
+                let named = heads.find(|head| matches!(head.kind, HeadKind::Classify | HeadKind::Tag));
+                Ok(named.map_or_else(Vec::new, |head| head.labels.clone()))
             }
             #[cfg(feature = "board")]
             Self::Board { reader, .. } => Ok(reader.labels().to_vec()),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::convert::open_source;
 use super::device::{Device, on_device};
-use super::{Output, evaluate};
+use super::{Output, check_out, evaluate};
 
 /// Fine-tunes a whole network on a task, in f32: a Hugging Face folder in, a Hugging Face folder out.
 ///
@@ -71,6 +71,8 @@ impl Finetune {
         let train = Labelled::read(&self.train, LabelNames::OfFile)?;
         let names = || LabelNames::First(train.labels.clone());
         let dev = self.dev.as_ref().map(|path| Labelled::read(path, names())).transpose()?;
+        std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
+        check_out(&self.out.join("finetune.json"))?;
         let usual = Recipe::of(&start.config);
         let mut recipe = Recipe {
             epochs: self.epochs,

@@ -1,4 +1,5 @@
 //! The `electret` command. One file a verb; answers go to stdout, logs and progress to stderr.
+#![deny(unsafe_code)]
 
 /// `println!` that reports a closed pipe instead of panicking.
 macro_rules! say {

@@ -49,7 +49,9 @@ struct Note {
     /// The source that is being read, and its lines that are packed.
     source: usize,
     lines: u64,
+    /// Documents that have ended, and whether another has begun.
     documents: usize,
+    in_document: bool,
     train: Written,
     heldout: Written,
     packer: Packer,
@@ -99,7 +101,10 @@ impl Building {
         if left.is_none() {
             match &options.vocab {
                 Some(given) => {
-                    std::fs::copy(given, &vocab).with_context(|| given.display().to_string())?;
+                    // It may be the very file that it is written to, and is good before it stands there.
+                    read_vocabulary(given)?;
+                    let pieces = std::fs::read(given).with_context(|| given.display().to_string())?;
+                    write_atomically(&vocab, &pieces).with_context(|| vocab.display().to_string())?;
                 }
                 None => vocabulary::train(&options.sources, options.vocab_size, &vocab)?,
             }
@@ -122,6 +127,7 @@ impl Building {
                 source: 0,
                 lines: 0,
                 documents: 0,
+                in_document: false,
                 train: Written::default(),
                 heldout: Written::default(),
                 packer: Packer::new(options.sequence, special, options.seed),
@@ -161,7 +167,10 @@ impl Building {
         for (sentence, ids) in sentences.iter().zip(ids) {
             if sentence.is_empty() {
                 self.end_document()?;
-            } else if let Some(example) = self.note.packer.add(ids) {
+                continue;
+            }
+            self.note.in_document = true;
+            if let Some(example) = self.note.packer.add(ids) {
                 self.shard().write(&example)?;
             }
         }
@@ -172,13 +181,14 @@ impl Building {
         if let Some(example) = self.note.packer.end_document() {
             self.shard().write(&example)?;
         }
-        self.note.documents += 1;
+        self.note.documents += usize::from(std::mem::take(&mut self.note.in_document));
         Ok(())
     }
 
-    /// Where the document that is being read goes.
+    /// Where the document that is being read goes: the first ones are learned, so that a source without a blank line is.
     fn shard(&mut self) -> &mut Shard {
-        if self.note.documents.is_multiple_of(HELDOUT_EVERY) { &mut self.heldout } else { &mut self.train }
+        let is_held_out = (self.note.documents + 1).is_multiple_of(HELDOUT_EVERY);
+        if is_held_out { &mut self.heldout } else { &mut self.train }
     }
 
     fn keep_note(&mut self, options: &BuildOptions, source: usize, lines: u64) -> Result<()> {
@@ -192,6 +202,13 @@ impl Building {
     fn finish(self, options: &BuildOptions) -> Result<Manifest> {
         let (train, heldout) = (self.note.train, self.note.heldout);
         ensure!(train.examples > 0, "the sources hold no text to train on");
+        if heldout.examples == 0 {
+            log::warn!(
+                "no text is held out: of {HELDOUT_EVERY} documents one is, and a blank line ends a document, of which \
+                 there are {}",
+                self.note.documents
+            );
+        }
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let manifest = Manifest {
             sequence: options.sequence,
