@@ -6,7 +6,8 @@ use crate::weights::format::int4_halves;
 /// The numbers that fix the shape of a network. All sizes are counts of elements.
 ///
 /// The presets are those of the paper (Clark et al. 2020, table 6 and `configure_pretraining.py`),
-/// and [`TINY`] and [`NANO`], which are ours: small enough for a microcontroller's internal flash.
+/// and two that are ours: [`NANO`], for a megabyte of a microcontroller's own flash, and [`TINY`], for twice that or a
+/// small serial flash.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ElectraConfig {
     /// Pieces in the vocabulary.

@@ -1,6 +1,6 @@
-//! **electret** is ELECTRA that stays on the device: a quantised ELECTRA-small discriminator, its
-//! tokeniser and its heads in one fixed buffer, without allocator or operating system; and on a
-//! desktop the way there, from raw text or a Hugging Face folder to one `.electret` file.
+//! **electret** is ELECTRA that stays on the device: a quantised ELECTRA discriminator, which tells the words of a text
+//! that do not belong, its tokeniser and its heads, at work in one fixed buffer, without allocator or operating system;
+//! and on a desktop the way there, from raw text or a Hugging Face folder to one `.electret` file.
 //!
 //! For whom: a firmware engineer takes the core (`default-features = false`) and a `static` arena;
 //! a mobile engineer links the same core through `app`; an ML engineer trains, converts and verifies with the

@@ -1,4 +1,5 @@
-//! Weights from elsewhere: tensors by Hugging Face's names.
+//! Weights from elsewhere: folders with Hugging Face's names or Google's, and ONNX files, all as tensors by Hugging Face's
+//! names.
 
 mod checkpoint;
 mod error;

@@ -40,7 +40,7 @@ pub enum Command<'a> {
     Plan,
     /// Does the model give the logits that it was shipped with? One [`Answer::Figure`] a sentence, 1 if so.
     SelfTest,
-    /// How long takes a sequence of so many tokens? [`Answer::Figure`] in microseconds.
+    /// How long does a sequence of that many tokens take? [`Answer::Figure`] in microseconds.
     Bench {
         /// Tokens, special ones included.
         tokens: u16,

@@ -173,11 +173,11 @@ pub enum HeadKind {
     Detect,
     /// Which piece stands here? `vocab_size` logits a token, through the word embeddings.
     FillMask,
-    /// Which label has the text? From the first token.
+    /// Which label does the text have? From the first token.
     Classify,
     /// What value has the text? One number, from the first token.
     Regress,
-    /// Which label has each token?
+    /// Which label does each token have?
     Tag,
     /// Where does the answer start and end? Two logits a token.
     Answer,

@@ -23,14 +23,14 @@ pub struct Detect {
     model: ModelFile,
     #[command(flatten)]
     adapter: AdapterFile,
-    /// Tokens at least so likely to be replaced are marked.
+    /// Tokens at least this likely to have been replaced are marked.
     #[arg(long, default_value_t = 0.5)]
     threshold: f32,
     #[command(flatten)]
     asking: Asking,
 }
 
-/// Which label has the text?
+/// Which label does the text have?
 ///
 /// Example: electret classify --model intents.electret --adapter mine.adapter "play some jazz"
 #[derive(Args)]
@@ -48,7 +48,7 @@ pub struct Classify {
     asking: Asking,
 }
 
-/// Which label has each word?
+/// Which label does each word have?
 ///
 /// Example: electret tag --model upos.electret "Time flies like an arrow."
 #[derive(Args)]
@@ -79,7 +79,7 @@ pub struct Embed {
     asking: Asking,
 }
 
-/// Where in a context stands the answer to a question?
+/// Where in a context is the answer to a question?
 ///
 /// Example: electret answer --model qa.electret --context "It opened in 1932." "When did it open?"
 #[derive(Args)]

@@ -35,7 +35,7 @@ pub struct Convert {
     /// Text like that which the model will read, one sentence a line: int4 is fitted to it.
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
-    /// At most so many lines of it.
+    /// At most this many lines of it.
     #[arg(long, default_value_t = 256)]
     lines: usize,
     #[command(flatten)]
@@ -84,7 +84,7 @@ pub struct Verify {
     /// One sentence a line; without it a few built-in sentences.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// At most so many lines.
+    /// At most this many lines.
     #[arg(long, default_value_t = 1000)]
     lines: usize,
     /// Also a page with the errors of each layer and the decisions that changed.

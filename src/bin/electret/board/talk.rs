@@ -30,11 +30,11 @@ pub struct Talk {
 enum What {
     /// Who is there?
     Info,
-    /// What memory has it, and how deep was the stack?
+    /// How much memory does it have, and how deep was the stack?
     Plan,
     /// Does the model give the logits that it was shipped with?
     SelfTest,
-    /// How long takes a sequence of so many tokens?
+    /// How long does a sequence of that many tokens take?
     Bench {
         /// Tokens, special ones included.
         #[arg(default_value_t = 32)]
@@ -44,16 +44,16 @@ enum What {
     Detect {
         /// The text, or - for one a line from stdin.
         text: String,
-        /// Tokens at least so likely to be replaced are marked.
+        /// Tokens at least this likely to have been replaced are marked.
         #[arg(long, default_value_t = 0.5)]
         threshold: f32,
     },
-    /// Which label has the text?
+    /// Which label does the text have?
     Classify {
         /// The text, or - for one a line from stdin.
         text: String,
     },
-    /// Which label has each word?
+    /// Which label does each word have?
     Tag {
         /// The text, or - for one a line from stdin.
         text: String,
