@@ -38,7 +38,7 @@ pub struct Plan {
     pub row_bytes: usize,
     /// f32 of a block of rows: queries, context and scores, or the feed-forward layer.
     pub wide: usize,
-    /// f32 of a block of rows, `hidden` wide.
+    /// f32 of a block of rows, `hidden` wide, or of one as wide as the embeddings.
     pub narrow: usize,
     /// Tiles of 16 channels of the widest layer in int4, unpacked, and a block of rows of their product; none for a
     /// model in int8.
@@ -66,14 +66,15 @@ impl Plan {
             tokens,
             block_rows,
             residual: tokens.saturating_mul(hidden),
-            key_tiles: heads * head.div_ceil(8) * key_blocks,
-            key_channels: heads * key_blocks,
-            value_tiles: heads * head.div_ceil(16) * tokens.div_ceil(8),
+            key_tiles: key_blocks.saturating_mul(heads * head.div_ceil(8)),
+            key_channels: key_blocks.saturating_mul(heads),
+            value_tiles: tokens.div_ceil(8).saturating_mul(heads * head.div_ceil(16)),
             value_channels: heads * head.div_ceil(16),
-            value_scales: tokens * heads,
-            row_bytes: block_rows.saturating_mul(row.next_multiple_of(8)),
+            value_scales: tokens.saturating_mul(heads),
+            row_bytes: block_rows.saturating_mul(row.div_ceil(8).saturating_mul(8)),
             wide: block_rows.saturating_mul(wide),
-            narrow: block_rows.saturating_mul(hidden),
+            // One row of fill-mask's features lies there too.
+            narrow: max(block_rows.saturating_mul(hidden), config.embedding_size),
             strip: 0,
         }
     }
@@ -145,7 +146,7 @@ impl TuningPlan {
     pub const fn with_blocks(layout: Layout, tokens: usize, block_rows: usize, strips: usize) -> Self {
         let config = &layout.config;
         let (hidden, inner, head) = (config.hidden_size, config.intermediate_size, config.head_size());
-        let block_rows = max(block_rows, 2);
+        let (block_rows, strips) = (max(block_rows, 2), max(strips, 1));
         let mut inference = Plan::with_block_rows(config, tokens, block_rows);
         let layers = config.num_hidden_layers - layout.first_layer();
         if layers == 0 {
@@ -163,18 +164,19 @@ impl TuningPlan {
             return none;
         }
         let n = block_rows / 2;
-        let rows = n * (4 * hidden + 2 * max(inner, tokens));
-        let heads = 4 * tokens * head + n * (2 * tokens + head);
+        let two = tokens.saturating_mul(2);
+        let rows = n.saturating_mul(max(2 * inner, two).saturating_add(4 * hidden));
+        let heads = two.saturating_mul(2 * head).saturating_add(n.saturating_mul(two.saturating_add(head)));
         inference.wide = max(inference.wide, max(rows, heads));
         let widest = max(hidden, inner).next_multiple_of(16);
         inference.row_bytes = max(inference.row_bytes, block_rows * widest);
         Self {
             inference,
             layout,
-            saved: layers * tokens * hidden,
-            gradient: tokens * hidden,
-            queries: config.num_attention_heads * tokens * head.next_multiple_of(8),
-            query_scales: config.num_attention_heads * tokens,
+            saved: tokens.saturating_mul(layers * hidden),
+            gradient: tokens.saturating_mul(hidden),
+            queries: tokens.saturating_mul(config.num_attention_heads * head.next_multiple_of(8)),
+            query_scales: tokens.saturating_mul(config.num_attention_heads),
             tiles: strips * widest / 8,
             row: widest,
             out: block_rows * 16 * STRIPS,
@@ -198,7 +200,7 @@ impl TuningPlan {
         self.inference
             .bytes()
             .saturating_add(parameters.saturating_mul(4))
-            .saturating_add(bytes_of::<f32>(tokens * self.layout.labels))
+            .saturating_add(bytes_of::<f32>(tokens.saturating_mul(self.layout.labels)))
             .saturating_add(bytes_of::<u16>(tokens))
             .saturating_add(bytes_of::<u16>(self.saved))
             .saturating_add(bytes_of::<f32>(self.gradient))

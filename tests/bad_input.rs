@@ -10,8 +10,9 @@ use std::process::{Command, Output, Stdio};
 use common::golden::Golden;
 use electret::import::{Checkpoint, Tensors, read_vocabulary};
 use electret::quantize::{Recipe, quantize, quantize_by};
+use electret::tune::{Settings, Task};
 use electret::weights::{AlignedBytes, FileKind, Header};
-use electret::{Error, Model, Plan, Session};
+use electret::{ElectraConfig, Error, Model, Plan, Session, Strategy, TINY, Tuner, kernels};
 
 fn model_error(bytes: &[u8]) -> Error {
     Model::open(AlignedBytes::copy_of(bytes).as_slice()).unwrap_err()
@@ -103,6 +104,28 @@ fn multipliers_out_of_range() {
     assert_eq!(error, Error::InvalidModel { field: "layer.query", index: 2 });
 }
 
+/// Numbers that no quantiser writes would come out otherwise on other kernel sets, or overflow.
+#[test]
+fn numbers_that_no_quantiser_writes() {
+    let file = common::shipped_model();
+    let root = Model::open(file.as_slice()).unwrap().root();
+    let layer = &root.layers[2];
+    let channels = &layer.intermediate.channels[0];
+    let too_large = (128 * 128 + 1_i32).to_le_bytes();
+    for (place, value, field, index) in [
+        ((&raw const channels.scale).addr(), f32::NAN.to_le_bytes(), "layer.intermediate", 2),
+        ((&raw const channels.bias[3]).addr(), f32::INFINITY.to_le_bytes(), "layer.intermediate", 2),
+        ((&raw const channels.column_sum).addr(), too_large, "layer.intermediate", 2),
+        (layer.output_norm.bias.as_ptr().addr(), f32::NAN.to_le_bytes(), "layer.output_norm", 2),
+        (root.embeddings.positions.as_ptr().addr(), f32::NAN.to_le_bytes(), "embeddings.positions", 8192),
+    ] {
+        let mut payload = file.as_slice()[64..].to_vec();
+        let at = place - file.as_slice().as_ptr().addr() - 64;
+        payload[at..at + 4].copy_from_slice(&value);
+        assert_eq!(model_error(&with_header(&payload)), Error::InvalidModel { field, index });
+    }
+}
+
 fn hostile(payload: &[u8]) {
     let mut refused = 0;
     // The root and what it points to first stand at the end of an archive.
@@ -139,8 +162,19 @@ fn an_arena_too_small_or_misaligned_and_a_sequence_too_long() {
     assert_eq!(error, Error::ArenaTooSmall { needed, found: needed - 1 });
     let error = Session::new(model, &mut arena.as_mut_slice()[1..], 32).unwrap_err();
     assert_eq!(error, Error::ArenaMisaligned);
-    let error = Session::new(model, arena.as_mut_slice(), 100_000).unwrap_err();
-    assert!(matches!(error, Error::SequenceTooLong { tokens: 100_000, .. }));
+    for tokens in [100_000, usize::MAX] {
+        let error = Session::new(model, arena.as_mut_slice(), tokens).unwrap_err();
+        assert_eq!(error, Error::SequenceTooLong { tokens, limit: 64 });
+        let (task, head) = (Task::classify(&["no", "yes"]), Strategy::lora(4, 1).with_head());
+        let error = Tuner::new(model, arena.as_mut_slice(), tokens, task, head, Settings::default());
+        assert_eq!(error.map(drop).unwrap_err(), Error::SequenceTooLong { tokens, limit: 64 });
+    }
+    // A plan of another shape is made the model's.
+    let smaller = ElectraConfig { hidden_size: 32, intermediate_size: 64, ..TINY };
+    let foreign = Plan::inference(&smaller, 32);
+    let found = foreign.bytes();
+    let error = Session::with(model, &mut arena.as_mut_slice()[..found], foreign, kernels::best());
+    assert_eq!(error.map(drop).unwrap_err(), Error::ArenaTooSmall { needed, found });
 
     let mut session = Session::new(model, arena.as_mut_slice(), 32).unwrap();
     let text = "word ".repeat(100);

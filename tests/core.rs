@@ -14,7 +14,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::golden::Golden;
-use electret::import::Checkpoint;
+use electret::import::{Checkpoint, HeadTensors};
 use electret::kernels;
 use electret::quantize::{Recipe, quantize, quantize_by, self_test, verify};
 #[cfg(feature = "parallel")]
@@ -183,6 +183,38 @@ fn every_kernel_set_and_block_size_gives_the_same_bits() {
                 );
             }
         }
+    }
+}
+
+/// Word embeddings wider than the hidden states, as electra-base's generator has them.
+#[test]
+fn fill_mask_of_wide_embeddings_has_the_same_bits_in_every_block() {
+    let config = ElectraConfig {
+        vocab_size: 40,
+        embedding_size: 96,
+        hidden_size: 32,
+        num_attention_heads: 2,
+        num_hidden_layers: 1,
+        intermediate_size: 96,
+        max_position_embeddings: 40,
+        ..TINY
+    };
+    let mut checkpoint = Checkpoint::random("wide", config, 3);
+    checkpoint.heads = vec![HeadTensors::generator(96)];
+    let values = |count: usize| (0..count).map(|at| (at as f32 * 1.7).sin() * 0.2).collect::<Vec<f32>>();
+    for (name, shape) in [
+        ("generator_predictions.dense.weight", &[96, 32][..]),
+        ("generator_predictions.dense.bias", &[96]),
+        ("generator_predictions.LayerNorm.weight", &[96]),
+        ("generator_predictions.LayerNorm.bias", &[96]),
+        ("generator_lm_head.bias", &[40]),
+    ] {
+        checkpoint.tensors.insert(name, shape, values(shape.iter().product()));
+    }
+    let file = AlignedBytes::copy_of(&quantize(&checkpoint, "", "").unwrap());
+    let expected = bits(&file, Plan::with_block_rows(&config, 40, 8), kernels::best());
+    for rows in [1, 2, 3] {
+        assert!(bits(&file, Plan::with_block_rows(&config, 40, rows), kernels::best()) == expected, "{rows}");
     }
 }
 

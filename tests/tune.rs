@@ -7,8 +7,11 @@ mod common;
 #[path = "golden/tuning.rs"]
 mod golden;
 
+use std::path::Path;
+
 use electret::kernels;
 use electret::text::Input;
+use electret::tune::store::{FolderStore, Store};
 use electret::tune::{Settings, Step, Target, Task};
 use electret::weights::AlignedBytes;
 use electret::{
@@ -129,10 +132,26 @@ fn bad_input_is_named_and_leaves_no_trace() {
 }
 
 #[test]
+fn ranks_that_cannot_be_learned() {
+    let file = common::shipped_model();
+    let model = Model::open(file.as_slice()).unwrap();
+    let mut arena = AlignedBytes::zeroed(8 << 20);
+    let head = Strategy::HEAD;
+    for strategy in [Strategy::lora(65, 2), Strategy::lora(0, 2), Strategy { words: 65, ..head }] {
+        let (task, settings) = (Task::classify(&LABELS), Settings::default());
+        let refused = Tuner::new(model, arena.as_mut_slice(), 32, task, strategy.with_head(), settings);
+        assert!(matches!(refused.map(drop), Err(Error::InvalidStrategy(why)) if why.contains("rank")));
+    }
+}
+
+#[test]
 fn a_loss_that_is_no_number_is_skipped_and_counted() {
     with_tuner("head", Settings::default(), |tuner| {
         let good = tuner.adapter().parameters.to_vec();
         tuner.parameters_mut()[0] = f32::INFINITY;
+        let mut store = FolderStore::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("infinite")).unwrap();
+        assert_eq!(store.save(0, &tuner.adapter()), Err(Error::NotFinite));
+        assert_eq!(store.checkpoint(tuner), Err(Error::NotFinite));
         assert_eq!(tuner.learn("where?".into(), Target::Class(0)), Err(Error::NotFinite));
         assert_eq!((tuner.progress().skipped, tuner.step()), (1, Step::Empty));
         tuner.parameters_mut().copy_from_slice(&good);

@@ -354,8 +354,7 @@ impl Tuner {
             ElectretError::argument("kind", format!("{} is none of {}", lesson.kind, names.join(", ")))
         })?;
         let strategy = Strategy::parse(&lesson.strategy).ok_or_else(|| {
-            let wanted = "head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:PARTS] or several joined by +";
-            ElectretError::argument("strategy", format!("{}: wanted are {wanted}", lesson.strategy))
+            ElectretError::argument("strategy", format!("{}: {}", lesson.strategy, Strategy::WANTED))
         })?;
         if lesson.batch_size == 0 {
             return Err(ElectretError::argument("batch_size", "0: at least 1 is needed"));
@@ -502,11 +501,7 @@ impl Tuner {
         let mut task = Task::of(*kind, &names);
         task.class_weights = &lesson.class_weights;
         let model = self.model.view();
-        let limit = model.config().max_position_embeddings;
-        let tokens = if lesson.tokens == 0 { limit.min(128) } else { lesson.tokens as usize };
-        if tokens > limit {
-            return Err(Error::SequenceTooLong { tokens, limit }.into());
-        }
+        let tokens = tune::lesson_tokens(&model, lesson.tokens)?;
         check_labels(&model, *kind, task.labels.len(), strategy.head)?;
         let plan = computer_plan(&model, *kind, *strategy, task.labels.len(), tokens);
         let mut arena = AlignedBytes::zeroed(plan.bytes());

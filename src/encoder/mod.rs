@@ -161,7 +161,7 @@ impl<'m> Network<'m> {
             }
         }
         observe(model.config().num_hidden_layers, residual);
-        // A value that is not finite stays so through every layer, so looking once is enough.
+        // Weights are finite: it takes sums that overflow, and what they leave behind is looked for once.
         if residual.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
     }
 

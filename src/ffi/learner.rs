@@ -6,7 +6,7 @@ use super::refusal::{Failure, Refusal, Status, answer};
 use super::session::{open, settle};
 use super::value::{Example, Kind, Lesson, NUL_TERMINATED, Room, given, input, place, slice, text};
 use crate::arena::ALIGNMENT;
-use crate::tune::{Settings, Step, Target, Task};
+use crate::tune::{Settings, Step, Target, Task, lesson_tokens};
 use crate::weights::check_labels;
 use crate::{Document, Error, HeadKind, Model, Strategy, Tuner, TuningPlan};
 
@@ -51,15 +51,9 @@ impl Plan {
     unsafe fn of(model: &Model<'_>, lesson: &Lesson) -> Result<Self, Refusal> {
         let kind = Kind::head(lesson.kind)?;
         // SAFETY: as the caller says.
-        let strategy = Strategy::parse(unsafe { strategy_of(lesson)? }).ok_or(Refusal::Argument {
-            field: "lesson.strategy",
-            reason: "wanted are head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:PARTS] or several joined by +",
-        })?;
-        let limit = model.config().max_position_embeddings;
-        let tokens = if lesson.tokens == 0 { limit.min(128) } else { lesson.tokens as usize };
-        if tokens > limit {
-            return Err(Error::SequenceTooLong { tokens, limit }.into());
-        }
+        let strategy = Strategy::parse(unsafe { strategy_of(lesson)? })
+            .ok_or(Refusal::Argument { field: "lesson.strategy", reason: Strategy::WANTED })?;
+        let tokens = lesson_tokens(model, lesson.tokens)?;
         let labels = match kind {
             HeadKind::Classify | HeadKind::Tag => lesson.label_count,
             _ => Task::of(kind, &[]).labels.len(),
@@ -102,7 +96,8 @@ pub unsafe extern "C" fn electret_learner_bytes(
 }
 
 /// Opens a model in place and puts a learner into `memory`. The model's bytes start at a multiple of 64 and stay; so do
-/// the names of the lesson's labels. The learning rate stays what it is.
+/// the names of the lesson's labels. The learning rate stays what it is. What was in `memory` before is gone, also where
+/// this is refused.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn electret_learner_begin(
     memory: *mut u8,

@@ -6,8 +6,8 @@
 //!
 //! What holds for every function:
 //! - It returns a [`Status`], and writes what was wrong into `error` unless that is NULL. On an error nothing else is
-//!   written, but where an answer does not fit ([`Status::Room`]): then `count` is how many values it has, and those that
-//!   there is room for may be there.
+//!   written, but where an answer does not fit ([`Status::Room`]), then `count` is how many values it has, and those that
+//!   there is room for may be there; and but for the memory that a session or a learner was to begin in.
 //! - A text is UTF-8, given by its first byte and its length, which may be [`NUL_TERMINATED`]. Other pointers are NULL
 //!   or point to as many values as is said; NULL is refused unless the function says otherwise. A pointer that is
 //!   neither cannot be told from a good one.

@@ -78,7 +78,8 @@ fn session_bytes(model: &Model<'_>, tokens: u32) -> Result<usize, Error> {
 }
 
 /// Opens a model in place and puts a session for sequences of up to `tokens` tokens into `memory`. The model's bytes
-/// start at a multiple of 64, in flash or in memory, and stay.
+/// start at a multiple of 64, in flash or in memory, and stay. What was in `memory` before is gone, also where this is
+/// refused.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn electret_session_begin(
     memory: *mut u8,
@@ -119,8 +120,12 @@ pub unsafe extern "C" fn electret_session_use(
     // SAFETY: as the caller says.
     unsafe {
         answer(error, || {
-            let (session, file) = (known(session)?, slice("adapter", adapter, adapter_bytes)?);
-            let adapter = if file.is_empty() { None } else { Some(Adapter::open(file, &session.model())?) };
+            let session = known(session)?;
+            let adapter = if adapter.is_null() {
+                None
+            } else {
+                Some(Adapter::open(slice("adapter", adapter, adapter_bytes)?, &session.model())?)
+            };
             session.set_adapter(adapter)?;
             Ok(())
         })

@@ -65,15 +65,15 @@ impl<'m, 'a> Session<'m, 'a> {
         Self::with(model, arena, Plan::inference(model.config(), tokens), kernels::best())
     }
 
-    /// The same by a plan, made [for the model](Plan::for_model) if it was not, and with kernels of the caller's
-    /// choice; the answers are the same bits.
+    /// The same with a plan's number of tokens and rows, made [for the model](Plan::for_model) if it was not, and with
+    /// kernels of the caller's choice; the answers are the same bits.
     pub fn with(
         model: Model<'m>,
         arena: &'a mut [u8],
         plan: Plan,
         kernels: &'static KernelSet,
     ) -> Result<Self, Error> {
-        let plan = plan.for_model(&model);
+        let plan = Plan::with_block_rows(model.config(), plan.tokens, plan.block_rows).for_model(&model);
         let limit = model.config().max_position_embeddings;
         if plan.tokens > limit {
             return Err(Error::SequenceTooLong { tokens: plan.tokens, limit });

@@ -60,7 +60,7 @@ use crate::plan::BLOCK_ROWS;
 use crate::random::Random;
 use crate::tasks::head;
 use crate::text::{Input, Tokenizer};
-use crate::weights::strategy::{Layout, NormPart, Part, Strategy};
+use crate::weights::strategy::{Layout, MAX_RANK, NormPart, Part, Strategy};
 use crate::weights::{Adapter, Model, check_labels, native};
 use crate::{Error, TuningPlan};
 use optimizer::Moments;
@@ -452,9 +452,20 @@ impl<'m, 'a> Tuner<'m, 'a> {
     }
 }
 
+/// The tokens of a lesson's longest sequence; 0 asks for 128, or the model's longest.
+#[cfg(any(feature = "app", feature = "ffi"))]
+pub(crate) fn lesson_tokens(model: &Model<'_>, asked: u32) -> Result<usize, Error> {
+    let limit = model.config().max_position_embeddings;
+    let tokens = if asked == 0 { limit.min(128) } else { asked as usize };
+    if tokens > limit { Err(Error::SequenceTooLong { tokens, limit }) } else { Ok(tokens) }
+}
+
 /// What is trained of a model for a task.
 fn layout(model: &Model<'_>, task: &Task<'_>, strategy: Strategy) -> Result<Layout, Error> {
     check_labels(model, task.kind, task.labels.len(), strategy.head)?;
+    if strategy.words > MAX_RANK || strategy.lora.is_some_and(|lora| !(1..=MAX_RANK).contains(&lora.rank)) {
+        return Err(Error::InvalidStrategy("a rank is a number from 1 to 64"));
+    }
     if model.head(task.kind).is_ok_and(|head| head.norm.is_some()) {
         return Err(Error::InvalidStrategy("the model's head has a LayerNorm, which is not learned through"));
     }

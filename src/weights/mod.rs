@@ -32,6 +32,8 @@ use format::{Head, Linear, Norm, Root};
 pub(crate) use linear::{Int4, native};
 use rkyv::option::ArchivedOption;
 use rkyv::rancor::Failure;
+use rkyv::rend::f32_le;
+use rkyv::vec::ArchivedVec;
 
 use crate::{ElectraConfig, Error};
 
@@ -233,7 +235,7 @@ fn check_parts(root: &Root, config: &ElectraConfig) -> Result<(), Error> {
         ("embeddings.positions", &embeddings.positions, config.max_position_embeddings),
         ("embeddings.token_types", &embeddings.token_types, config.type_vocab_size),
     ] {
-        if table.len() != rows * embedding {
+        if table.len() != rows * embedding || !finite(table) {
             return Err(Error::InvalidModel { field, index: table.len() });
         }
     }
@@ -318,7 +320,9 @@ fn check_linear(
     let consistent = linear.outputs() == outputs
         && linear.inputs() == inputs
         && (linear.smoothing.is_empty() || linear.smoothing.len() == inputs)
+        && finite(&linear.smoothing)
         && linear.channels.len() == blocks
+        && linear.channels.iter().all(|channels| is_sound(channels, inputs))
         && linear.is_whole()
         && outputs > 0;
     if consistent { Ok(()) } else { Err(Error::InvalidModel { field, index }) }
@@ -326,5 +330,19 @@ fn check_linear(
 
 fn check_norm(field: &'static str, index: usize, norm: &Norm, width: usize) -> Result<(), Error> {
     let consistent = norm.weight.len() == width && norm.bias.len() == width;
-    if consistent { Ok(()) } else { Err(Error::InvalidModel { field, index }) }
+    if consistent && finite(&norm.weight) && finite(&norm.bias) {
+        Ok(())
+    } else {
+        Err(Error::InvalidModel { field, index })
+    }
+}
+
+fn finite(values: &ArchivedVec<f32_le>) -> bool {
+    native(values).iter().all(|x| x.is_finite())
+}
+
+/// Whether a product's epilogue stays within its numbers: a column sum that no weights have would overflow there.
+fn is_sound(channels: &Channels, inputs: usize) -> bool {
+    let floats = channels.scale.iter().chain(&channels.bias).all(|x| x.is_finite());
+    floats && channels.column_sum.iter().all(|sum| sum.unsigned_abs() as usize <= 128 * inputs)
 }

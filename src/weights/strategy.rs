@@ -133,6 +133,9 @@ impl Strategy {
     pub const DEFAULT: &str = "head+lora:8:4";
     /// The head alone.
     pub const HEAD: Self = Self { head: true, bias_layers: 0, lora: None, words: 0 };
+    /// What [`Strategy::parse`] takes, for whoever gave something else.
+    pub const WANTED: &str =
+        "wanted are head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:PARTS] or several joined by +";
     /// Biases and LayerNorms of all layers.
     pub const BIAS: Self = Self { head: false, bias_layers: usize::MAX, lora: None, words: 0 };
 

@@ -97,6 +97,13 @@ impl Tune {
         );
         let names = || LabelNames::First(train.labels.clone());
         let dev = self.dev.as_ref().map(|path| Labelled::read(path, names())).transpose()?;
+        let other = dev.as_ref().filter(|dev| dev.kind != train.kind);
+        ensure!(
+            other.is_none(),
+            "--dev: it is for {}, and --train for {}",
+            other.map_or("", |dev| dev.kind.name()),
+            train.kind.name()
+        );
         let names: Vec<&str> = train.labels.iter().map(String::as_str).collect();
         let weights = if self.balance { balanced(&train) } else { Vec::new() };
         let mut task = Task::classify(&names);
@@ -266,9 +273,7 @@ impl Tune {
 
 /// A strategy as the command line gives it.
 pub fn parse_strategy(text: &str) -> Result<Strategy> {
-    let wanted =
-        "wanted are head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:PARTS] or several joined by +";
-    Strategy::parse(text).with_context(|| format!("strategy {text}: {wanted}"))
+    Strategy::parse(text).with_context(|| format!("strategy {text}: {}", Strategy::WANTED))
 }
 
 fn examine(

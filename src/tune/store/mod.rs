@@ -40,8 +40,11 @@ impl Place {
     /// How many places there are.
     pub(crate) const COUNT: usize = 4 + Self::ADAPTERS as usize;
 
-    /// 0..[`Place::COUNT`].
-    pub(crate) fn index(self) -> Result<u8, Error> {
+    /// A number of its own.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] for an adapter beyond [`Place::ADAPTERS`].
+    pub fn index(self) -> Result<u8, Error> {
         match self {
             Self::Active => Ok(0),
             Self::Tuner => Ok(1),
@@ -80,8 +83,9 @@ pub trait Store {
     /// Keeps an adapter under a number below [`Place::ADAPTERS`].
     ///
     /// # Errors
-    /// As [`Store::put`].
+    /// As [`Store::put`]; [`Error::NotFinite`].
     fn save(&mut self, number: u8, adapter: &Adapter<'_>) -> Result<(), Error> {
+        check_finite(adapter)?;
         self.put(Place::Adapter(number), adapter)
     }
 
@@ -142,8 +146,9 @@ pub trait Store {
     /// Keeps a tuner's state as of its last step.
     ///
     /// # Errors
-    /// As [`Store::put`].
+    /// As [`Store::put`]; [`Error::NotFinite`].
     fn checkpoint(&mut self, tuner: &Tuner<'_, '_>) -> Result<(), Error> {
+        check_finite(&tuner.adapter())?;
         self.put(Place::Tuner, &tuner.state())
     }
 
@@ -170,6 +175,11 @@ pub trait Store {
     fn restore_guard(&mut self, guard: &mut Guard<'_>) -> Result<bool, Error> {
         restored(self, Place::Guard, |source| guard.restore_from(source))
     }
+}
+
+/// What cannot be opened again is not kept.
+fn check_finite(adapter: &Adapter<'_>) -> Result<(), Error> {
+    if adapter.parameters.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
 }
 
 /// Restores something from the document of a place; `false` if there is none.
@@ -204,9 +214,12 @@ impl Document for Chosen {
 /// The choice that is kept in a place.
 fn chosen(store: &mut (impl Store + ?Sized), place: Place) -> Result<Option<u8>, Error> {
     let mut last = Chosen::NONE;
-    store.get(place, &mut |piece| {
-        last = piece.last().copied().unwrap_or(last);
-        Ok(())
+    restored(store, place, |source| {
+        let payload = check_payload(FileKind::Active, source, |_, piece| {
+            last = piece.last().copied().unwrap_or(last);
+            Ok(())
+        });
+        payload.map(drop)
     })?;
     Ok(Some(last).filter(|&number| number != Chosen::NONE))
 }
