@@ -23,8 +23,9 @@ struct Chip<const PAGE: usize, const PROGRAM: usize, const WORD: usize> {
     bytes: Vec<u8>,
     /// Words that were programmed since they were erased.
     programmed: Vec<bool>,
-    /// Program and erase operations so far.
+    /// Program and erase operations so far, and which of them erased which page.
     operations: usize,
+    erasures: Vec<(usize, usize)>,
     /// The operation during which the power fails, and how far that operation comes.
     cut: Option<(usize, Torn)>,
     dead: bool,
@@ -39,6 +40,8 @@ enum Torn {
     Before,
     /// The first half happens, to the middle of a byte.
     Half,
+    /// The second half happens.
+    Rest,
     /// Each bit changes or does not.
     Bits,
 }
@@ -66,7 +69,8 @@ impl NorFlashError for Fault {
 impl<const PAGE: usize, const PROGRAM: usize, const WORD: usize> Chip<PAGE, PROGRAM, WORD> {
     fn new(pages: usize) -> Self {
         let (bytes, programmed) = (vec![0xff; pages * PAGE], vec![false; pages * PAGE / WORD]);
-        Self { bytes, programmed, operations: 0, cut: None, dead: false, worn: None, random: 0x5eed }
+        let (operations, erasures) = (0, Vec::new());
+        Self { bytes, programmed, operations, erasures, cut: None, dead: false, worn: None, random: 0x5eed }
     }
 
     /// The power comes back.
@@ -110,6 +114,7 @@ impl<const PAGE: usize, const PROGRAM: usize, const WORD: usize> Chip<PAGE, PROG
                 Some(Torn::Half) if index * 2 + 1 < count => 0xff,
                 Some(Torn::Half) if index * 2 < count + 1 => 0x5a,
                 Some(Torn::Half) => 0,
+                Some(Torn::Rest) => u8::from(index * 2 >= count) * 0xff,
                 Some(Torn::Bits) => self.next_random(),
             };
             self.bytes[start + index] = old ^ (changed & mask);
@@ -147,6 +152,7 @@ impl<const PAGE: usize, const PROGRAM: usize, const WORD: usize> NorFlash for Ch
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), Fault> {
         for start in (from as usize..to as usize).step_by(PAGE) {
+            self.erasures.push((self.operations, start / PAGE));
             let torn = self.begin()?;
             if torn != Some(Torn::Before) {
                 self.programmed[start / WORD..(start + PAGE) / WORD].fill(false);
@@ -299,49 +305,58 @@ fn open<F: NorFlash>(flash: F) -> Result<FlashStore<F>, Error> {
     FlashStore::open(flash, 0..end)
 }
 
-/// Cuts the power at every operation of a training run, in three ways; after each, everything is old or new and
+/// The documents that are known to be in a store.
+type Kept = BTreeMap<usize, Vec<u8>>;
+
+fn index(place: Place) -> usize {
+    PLACES.iter().position(|&other| other == place).unwrap()
+}
+
+/// Boots after a cut: whether the new document is there; everything else is as it was.
+fn is_new<const PAGE: usize, const PROGRAM: usize, const WORD: usize>(
+    chip: &mut Chip<PAGE, PROGRAM, WORD>,
+    expected: &Kept,
+    put: &Put,
+) -> bool {
+    chip.reboot();
+    let mut store = open(chip).unwrap();
+    for place in PLACES.into_iter().filter(|&place| place != put.place) {
+        let found = contents(&mut store, place);
+        assert!(found.as_ref() == expected.get(&index(place)), "{place:?} is lost or mixed");
+    }
+    let found = contents(&mut store, put.place);
+    let is_new = found.as_ref() == Some(&put.file);
+    assert!(is_new || found.as_ref() == expected.get(&index(put.place)), "{:?} is mixed", put.place);
+    is_new
+}
+
+/// Cuts the power at every operation of a training run, in four ways; after each, everything is old or new and
 /// whole; and the replacement can be done again, whether or not the power fails a second time while it is (tried
 /// at every eighth cut).
 fn cut_everywhere<const PAGE: usize, const PROGRAM: usize, const WORD: usize>(pages: usize, puts: &[Put]) {
     let mut chip = Chip::<PAGE, PROGRAM, WORD>::new(pages);
-    let mut expected: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
-    let index = |place| PLACES.iter().position(|&other| other == place).unwrap();
-    // Whether the new document is there; everything else is as it was.
-    let check = |chip: &mut Chip<PAGE, PROGRAM, WORD>, expected: &BTreeMap<usize, Vec<u8>>, put: &Put| {
-        chip.reboot();
-        let mut store = open(chip).unwrap();
-        for place in PLACES.into_iter().filter(|&place| place != put.place) {
-            assert!(
-                contents(&mut store, place).as_ref() == expected.get(&index(place)),
-                "{place:?} is lost or mixed"
-            );
-        }
-        let found = contents(&mut store, put.place);
-        let is_new = found.as_ref() == Some(&put.file);
-        assert!(is_new || found.as_ref() == expected.get(&index(put.place)), "{:?} is mixed", put.place);
-        is_new
-    };
+    let mut expected = Kept::new();
     let (mut cuts, mut second_cuts) = (0usize, 0);
     for put in puts {
         let mut after = chip.clone();
         after.operations = 0;
         put.run(&mut open(&mut after).unwrap()).unwrap();
         for at in 0..after.operations {
-            for torn in [Torn::Before, Torn::Half, Torn::Bits] {
+            for torn in [Torn::Before, Torn::Half, Torn::Rest, Torn::Bits] {
                 let mut cut = chip.clone();
                 (cut.operations, cut.random, cut.cut) = (0, (at as u64) << 8 | 1, Some((at, torn)));
                 assert_ne!(open(&mut cut).and_then(|mut store| put.run(&mut store)), Ok(()));
                 cuts += 1;
-                check(&mut cut, &expected, put);
+                is_new(&mut cut, &expected, put);
                 if !cuts.is_multiple_of(8) {
                     continue;
                 }
                 // The power fails again while it is put right.
                 cut.cut = Some((cut.operations + (at * 7 + 3) % (after.operations + 1), torn));
                 second_cuts += usize::from(open(&mut cut).and_then(|mut store| put.run(&mut store)).is_err());
-                check(&mut cut, &expected, put);
+                is_new(&mut cut, &expected, put);
                 put.run(&mut open(&mut cut).unwrap()).unwrap();
-                assert!(check(&mut cut, &expected, put));
+                assert!(is_new(&mut cut, &expected, put));
             }
         }
         chip = after;
@@ -355,17 +370,47 @@ fn cut_everywhere<const PAGE: usize, const PROGRAM: usize, const WORD: usize>(pa
 
 #[test]
 fn power_may_fail_anywhere_qspi() {
-    cut_everywhere::<4096, 256, 4>(10, &training_run(&tiny_model()));
+    cut_everywhere::<4096, 256, 4>(11, &training_run(&tiny_model()));
 }
 
 #[test]
 fn power_may_fail_anywhere_small_pages() {
-    cut_everywhere::<2048, 8, 8>(18, &training_run(&tiny_model()));
+    cut_everywhere::<2048, 8, 8>(19, &training_run(&tiny_model()));
 }
 
 #[test]
 fn power_may_fail_anywhere_large_pages() {
-    cut_everywhere::<131_072, 32, 32>(4, &training_run(&tiny_model()));
+    cut_everywhere::<131_072, 32, 32>(5, &training_run(&tiny_model()));
+}
+
+/// Among many erasures there are those of the journal itself, which nobody keeps a journal of.
+#[test]
+fn power_may_fail_while_the_journal_is_erased() {
+    const PAGE: usize = 2048;
+    let mut chip = Chip::<PAGE, 8, 8>::new(19);
+    let (mut expected, mut turns) = (Kept::new(), 0);
+    let puts = training_run(&tiny_model());
+    for put in puts.iter().cycle().take(6 * puts.len()) {
+        let mut after = chip.clone();
+        (after.operations, after.erasures) = (0, Vec::new());
+        put.run(&mut open(&mut after).unwrap()).unwrap();
+        for &(at, _) in after.erasures.iter().filter(|&&(_, page)| page < 2) {
+            turns += 1;
+            for (seed, torn) in
+                [Torn::Half, Torn::Rest, Torn::Bits, Torn::Bits, Torn::Bits].iter().enumerate()
+            {
+                let mut cut = chip.clone();
+                (cut.operations, cut.random, cut.cut) = (0, seed as u64 + 1, Some((at, *torn)));
+                assert_ne!(open(&mut cut).and_then(|mut store| put.run(&mut store)), Ok(()));
+                is_new(&mut cut, &expected, put);
+                put.run(&mut open(&mut cut).unwrap()).unwrap();
+                assert!(is_new(&mut cut, &expected, put));
+            }
+        }
+        chip = after;
+        expected.insert(index(put.place), put.file.clone());
+    }
+    assert!(turns >= 4, "the journal was erased {turns} times");
 }
 
 #[test]
@@ -394,8 +439,8 @@ fn a_worn_out_page_is_an_error_and_loses_nothing() {
     let puts = training_run(&tiny_model());
     for wear in [Wear::Refuses, Wear::LosesBits] {
         let mut refused = 0;
-        for page in 0..10 {
-            let mut store = open(Chip::<4096, 256, 4>::new(10)).unwrap();
+        for page in 0..11 {
+            let mut store = open(Chip::<4096, 256, 4>::new(11)).unwrap();
             let mut expected: BTreeMap<usize, &Put> = BTreeMap::new();
             for (number, put) in puts.iter().take(40).enumerate() {
                 if number == 15 {
@@ -426,7 +471,7 @@ fn a_worn_out_page_is_an_error_and_loses_nothing() {
 fn a_full_store_says_so_and_keeps_what_it_has() {
     let puts = training_run(&tiny_model());
     let adapter = puts.iter().find(|put| put.place == Place::Adapter(1)).unwrap();
-    let mut store = open(Chip::<2048, 8, 8>::new(12)).unwrap();
+    let mut store = open(Chip::<2048, 8, 8>::new(13)).unwrap();
     let mut kept = Vec::new();
     for number in 0..Place::ADAPTERS {
         let put = Put { place: Place::Adapter(number), file: adapter.file.clone() };
@@ -458,11 +503,37 @@ fn a_full_store_says_so_and_keeps_what_it_has() {
     assert_eq!(contents(&mut store, kept[1].place).as_ref(), Some(&kept[1].file));
 }
 
+/// The ring remembers what is gone, which takes room too: it is counted, and never found missing halfway.
+#[test]
+fn what_was_removed_is_reckoned_with() {
+    let mut store = open(Chip::<2048, 8, 8>::new(13)).unwrap();
+    let half = store.capacity() / 2 / 4 * 4;
+    let file = vec![7; half];
+    let mut refused = 0;
+    for number in (0..Place::ADAPTERS).chain(0..Place::ADAPTERS) {
+        let adapter = Put { place: Place::Adapter(number), file: file.clone() };
+        match adapter.run(&mut store).and_then(|()| adapter.run(&mut store)) {
+            Ok(()) => assert!(contents(&mut store, adapter.place).is_some()),
+            Err(Error::StoreFull { needed, capacity }) => {
+                assert!(needed > capacity, "{needed} of {capacity}");
+                refused += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+        store.remove(adapter.place).unwrap();
+        store = open(store.close()).unwrap();
+    }
+    assert!(refused > 0);
+    // Smaller ones have room, and the last are there.
+    store.put(Place::Tuner, &WrittenState(&vec![7; half / 2])).unwrap();
+    assert!(contents(&mut store, Place::Tuner).is_some());
+}
+
 #[test]
 fn a_flash_or_range_that_cannot_be_used_is_named() {
     type Small = Chip<4096, 256, 4>;
     for (range, wanted) in
-        [(0..8192, "four pages"), (0..40000, "start and end at a page"), (0..1 << 20, "within the flash")]
+        [(0..16384, "five pages"), (0..40000, "start and end at a page"), (0..1 << 20, "within the flash")]
     {
         let error = FlashStore::open(Small::new(16), range).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");

@@ -2,12 +2,11 @@
 //!
 //! What is written is read back at once: before a page is erased, what was moved off it is known to be
 //! elsewhere. And an erasure that was cut short, which leaves a page in any state whatever, is done again at the
-//! next boot: a journal, in a page of its own, says which page is being erased.
+//! next boot: a journal, in two pages of its own, says which page is being erased.
 //!
 //! An entry is a sequence number and a page, both also inverted, and a word that is programmed when the page is
-//! erased. Only the newest entry counts. When the journal is full it is erased itself; should that be cut short
-//! and the newest entry look unfinished again, its page is erased once more, which loses nothing: whatever was
-//! written there since was moved there from the page that is to be erased now, and is still in that one.
+//! erased. Only the newest entry counts. When one page of the journal is full the other is erased, in which no entry is
+//! the newest: should that be cut short, what it leaves behind counts for nothing.
 
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind};
 use embedded_storage_async::nor_flash as asynchronous;
@@ -16,6 +15,8 @@ use embedded_storage_async::nor_flash as asynchronous;
 const WIDEST_WORD: usize = 32;
 /// Bytes of an entry, without the word that finishes it.
 const ENTRY: usize = 16;
+/// Pages of the journal.
+pub const JOURNAL_PAGES: u32 = 2;
 
 /// The unit in which a flash is read and programmed.
 pub const fn word_size<F: NorFlash>() -> usize {
@@ -25,9 +26,11 @@ pub const fn word_size<F: NorFlash>() -> usize {
 /// A blocking flash, for `sequential-storage`, which awaits one; it is always ready.
 pub struct Careful<F> {
     flash: F,
-    /// Where the journal's page begins.
+    /// Where the journal's first page begins; the second follows it.
     journal: u32,
-    /// Where its next entry goes, counted from there.
+    /// Which of the two takes entries, 0 or 1.
+    page: u32,
+    /// Where the next one goes, counted from the beginning of that page.
     next: u32,
     /// The newest entry's number.
     sequence: u32,
@@ -55,29 +58,38 @@ impl<F: NorFlash> Careful<F> {
 
     /// Finishes an erasure that was cut short.
     pub fn open(flash: F, journal: u32) -> Result<Self, Fault<F::Error>> {
-        let mut careful = Self { flash, journal, next: 0, sequence: 0 };
-        let mut unfinished = None;
-        for at in (0..=F::ERASE_SIZE as u32 - Self::SLOT).step_by(Self::SLOT as usize) {
-            let mut slot = [0; 2 * WIDEST_WORD + ENTRY];
-            let slot = slot.get_mut(..Self::SLOT as usize).unwrap_or_default();
-            careful.flash.read(journal + at, slot).map_err(Fault::Flash)?;
-            if slot.iter().all(|&byte| byte == 0xff) {
-                continue;
-            }
-            careful.next = at + Self::SLOT;
-            if let Some((sequence, page)) = entry(slot)
-                && sequence > careful.sequence
-            {
-                careful.sequence = sequence;
-                let end = slot.get(Self::ENTRY_WORDS as usize..).unwrap_or_default();
-                unfinished = end.iter().all(|&byte| byte == 0xff).then_some((page, at));
+        let mut careful = Self { flash, journal, page: 0, next: 0, sequence: 0 };
+        let (mut unfinished, mut ends) = (None, [0; JOURNAL_PAGES as usize]);
+        for (page, end) in (0..).zip(&mut ends) {
+            for at in (0..=F::ERASE_SIZE as u32 - Self::SLOT).step_by(Self::SLOT as usize) {
+                let mut slot = [0; 2 * WIDEST_WORD + ENTRY];
+                let slot = slot.get_mut(..Self::SLOT as usize).unwrap_or_default();
+                let place = careful.place(page, at);
+                careful.flash.read(place, slot).map_err(Fault::Flash)?;
+                if slot.iter().all(|&byte| byte == 0xff) {
+                    continue;
+                }
+                *end = at + Self::SLOT;
+                if let Some((sequence, erased)) = entry(slot)
+                    && sequence > careful.sequence
+                {
+                    (careful.sequence, careful.page) = (sequence, page);
+                    let finished = slot.get(Self::ENTRY_WORDS as usize..).unwrap_or_default();
+                    unfinished = finished.iter().all(|&byte| byte == 0xff).then_some((erased, place));
+                }
             }
         }
-        if let Some((page, at)) = unfinished {
+        careful.next = if careful.page == 0 { ends[0] } else { ends[1] };
+        if let Some((page, entry)) = unfinished {
             careful.erase_page(page)?;
-            careful.finish(at)?;
+            careful.finish(entry)?;
         }
         Ok(careful)
+    }
+
+    /// Where a slot of the journal lies.
+    fn place(&self, page: u32, at: u32) -> u32 {
+        self.journal + page * F::ERASE_SIZE as u32 + at
     }
 
     /// The flash.
@@ -92,8 +104,9 @@ impl<F: NorFlash> Careful<F> {
     /// Enters the intent to erase a page: where the entry is.
     fn begin(&mut self, page: u32) -> Result<u32, Fault<F::Error>> {
         if self.next + Self::SLOT > F::ERASE_SIZE as u32 {
-            self.erase_page(self.journal)?;
-            self.next = 0;
+            let other = 1 - self.page;
+            self.erase_page(self.place(other, 0))?;
+            (self.page, self.next) = (other, 0);
         }
         self.sequence += 1;
         let mut bytes = [0; WIDEST_WORD + ENTRY];
@@ -102,17 +115,17 @@ impl<F: NorFlash> Careful<F> {
         {
             *place = number.to_le_bytes();
         }
-        let at = self.next;
+        let entry = self.place(self.page, self.next);
         self.next += Self::SLOT;
-        self.program(self.journal + at, bytes.get(..Self::ENTRY_WORDS as usize).unwrap_or_default())?;
-        Ok(at)
+        self.program(entry, bytes.get(..Self::ENTRY_WORDS as usize).unwrap_or_default())?;
+        Ok(entry)
     }
 
-    /// Says that the erasure of the entry at `at` is done.
-    fn finish(&mut self, at: u32) -> Result<(), Fault<F::Error>> {
+    /// Says that the erasure which an entry is about is done.
+    fn finish(&mut self, entry: u32) -> Result<(), Fault<F::Error>> {
         let word = [0; WIDEST_WORD];
         let word = word.get(..word_size::<F>()).unwrap_or_default();
-        self.program(self.journal + at + Self::ENTRY_WORDS, word)
+        self.program(entry + Self::ENTRY_WORDS, word)
     }
 
     /// Writes, and reads back.

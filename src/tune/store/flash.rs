@@ -4,7 +4,8 @@
 //! use, and then one small record, itself written whole or ignored, says that this slot counts
 //! from now on. So power may fail at any program or erase operation.
 //!
-//! Room is counted in chunks before anything is written: both slots of all places.
+//! Room is counted before anything is written: the chunks of both slots of all places, and the few bytes by which the
+//! ring remembers that a chunk is gone.
 
 use core::future::Future;
 use core::ops::Range;
@@ -15,7 +16,7 @@ use embedded_storage::nor_flash::NorFlash;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::map::{MapConfig, MapStorage};
 
-use super::careful::{Careful, Fault, word_size};
+use super::careful::{Careful, Fault, JOURNAL_PAGES, word_size};
 use super::{Place, Store};
 use crate::Error;
 use crate::weights::{CRC_32C, Document, Take};
@@ -37,7 +38,7 @@ pub struct FlashStore<F: NorFlash> {
     buffer: Buffer,
     /// What is said of each place.
     records: [Record; Place::COUNT],
-    /// Chunks that all documents may take together.
+    /// Bytes of the ring that all chunks may take together.
     capacity: usize,
 }
 
@@ -47,7 +48,7 @@ struct Buffer([u8; LARGEST_ITEM]);
 
 impl<F: NorFlash> core::fmt::Debug for FlashStore<F> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "FlashStore({} of {} chunks)", self.used(), self.capacity)
+        write!(f, "FlashStore({} of {} bytes)", self.used(), self.capacity)
     }
 }
 
@@ -58,6 +59,8 @@ struct Record {
     slot: Option<u8>,
     /// Chunks that may lie in each slot.
     chunks: [u16; 2],
+    /// Chunks that ever did: the ring knows all of them, be it that they are gone.
+    known: [u16; 2],
     /// The document's bytes.
     bytes: u32,
     /// CRC-32C of them.
@@ -65,8 +68,8 @@ struct Record {
 }
 
 impl Record {
-    const VERSION: u8 = 1;
-    const BYTES: usize = 16;
+    const VERSION: u8 = 2;
+    const BYTES: usize = 20;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
@@ -74,21 +77,30 @@ impl Record {
         bytes[1] = self.slot.unwrap_or(u8::MAX);
         bytes[4..6].copy_from_slice(&self.chunks[0].to_le_bytes());
         bytes[6..8].copy_from_slice(&self.chunks[1].to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.bytes.to_le_bytes());
-        bytes[12..].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[8..10].copy_from_slice(&self.known[0].to_le_bytes());
+        bytes[10..12].copy_from_slice(&self.known[1].to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.crc.to_le_bytes());
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let &[Self::VERSION, slot, _, _, a0, a1, b0, b1, n0, n1, n2, n3, c0, c1, c2, c3] = bytes else {
-            return None;
-        };
-        Some(Self {
-            slot: Some(slot).filter(|&slot| slot < 2),
-            chunks: [u16::from_le_bytes([a0, a1]), u16::from_le_bytes([b0, b1])],
-            bytes: u32::from_le_bytes([n0, n1, n2, n3]),
-            crc: u32::from_le_bytes([c0, c1, c2, c3]),
+        let &[start, chunks, known, length, crc]: &[[u8; 4]; 5] = bytemuck::try_from_bytes(bytes).ok()?;
+        let two = |[a0, a1, b0, b1]: [u8; 4]| [u16::from_le_bytes([a0, a1]), u16::from_le_bytes([b0, b1])];
+        (start[0] == Self::VERSION).then(|| Self {
+            slot: Some(start[1]).filter(|&slot| slot < 2),
+            chunks: two(chunks),
+            known: two(known),
+            bytes: u32::from_le_bytes(length),
+            crc: u32::from_le_bytes(crc),
         })
+    }
+
+    /// The same with room for so many chunks in a slot.
+    fn with_chunks(mut self, slot: usize, chunks: u16) -> Self {
+        self.chunks[slot] = chunks;
+        self.known[slot] = self.known[slot].max(chunks);
+        self
     }
 }
 
@@ -113,15 +125,21 @@ impl<F: NorFlash> FlashStore<F> {
         let item = if item < LARGEST_ITEM { item } else { LARGEST_ITEM };
         (item / word * word).saturating_sub(KEY) / 4 * 4
     };
+    /// Bytes of the ring that a chunk takes.
+    const CHUNK_ITEM: usize = Self::item(Self::CHUNK);
+    /// Bytes that say that one is gone.
+    const EMPTY_ITEM: usize = Self::item(0);
     /// Chunks that fit into a page.
-    const CHUNKS_PER_PAGE: usize = {
-        let word = word_size::<F>();
-        let header = 8usize.next_multiple_of(word);
-        let item = header + (Self::CHUNK + KEY).next_multiple_of(word);
-        F::ERASE_SIZE.saturating_sub(2 * word + RECORD_ROOM) / item
-    };
+    const CHUNKS_PER_PAGE: usize =
+        F::ERASE_SIZE.saturating_sub(2 * word_size::<F>() + RECORD_ROOM) / Self::CHUNK_ITEM;
 
-    /// Opens the store in a range of `flash`, in bytes, that starts and ends at a page and has at least four: one
+    /// Bytes of an item with a value of so many.
+    const fn item(value: usize) -> usize {
+        let word = word_size::<F>();
+        8usize.next_multiple_of(word) + (value + KEY).next_multiple_of(word)
+    }
+
+    /// Opens the store in a range of `flash`, in bytes, that starts and ends at a page and has at least five: two
     /// for the journal of erasures, two to turn the ring, the rest for documents. An erased range is an empty store.
     ///
     /// # Errors
@@ -132,16 +150,16 @@ impl<F: NorFlash> FlashStore<F> {
             return Err(Error::FlashGeometry("range: it must lie within the flash"));
         }
         let pages = (range.end - range.start) as usize / F::ERASE_SIZE;
-        if pages < 4 || Self::CHUNK < 32 {
-            return Err(Error::FlashGeometry("range: it must have four pages, of at least 512 bytes each"));
+        if pages < 5 || Self::CHUNK < 32 {
+            return Err(Error::FlashGeometry("range: it must have five pages, of at least 512 bytes each"));
         }
-        let ring = range.start + F::ERASE_SIZE as u32..range.end;
+        let ring = range.start + JOURNAL_PAGES * F::ERASE_SIZE as u32..range.end;
         let config = MapConfig::try_new(ring).map_err(|_| {
             Error::FlashGeometry("range: it must start and end at a page, and words have at most 32 bytes")
         })?;
         let flash = flash_result(Some(Careful::open(flash, range.start).map_err(fault)))?;
         let map = MapStorage::new(flash, config, Cache::new_uncached());
-        let capacity = (pages - 3) * Self::CHUNKS_PER_PAGE;
+        let capacity = (pages - 4) * Self::CHUNKS_PER_PAGE * Self::CHUNK_ITEM;
         let (records, buffer) = ([Record::default(); Place::COUNT], Buffer([0; LARGEST_ITEM]));
         let mut store = Self { map, buffer, records, capacity };
         store.read_records()?;
@@ -168,14 +186,26 @@ impl<F: NorFlash> FlashStore<F> {
         self.map.destroy().0.close()
     }
 
-    /// Bytes of documents that fit in all, each counted twice.
+    /// Bytes of documents that fit in all, each counted twice; where there were others, a little less.
     pub fn capacity(&self) -> usize {
-        self.capacity * Self::CHUNK
+        Self::of_documents(self.capacity)
     }
 
-    /// Chunks that all documents take.
+    /// Bytes of documents in the chunks that fit into so many bytes of the ring.
+    fn of_documents(bytes: usize) -> usize {
+        bytes.div_ceil(Self::CHUNK_ITEM) * Self::CHUNK
+    }
+
+    /// Bytes of the ring that all chunks take, and what is known of those that are gone.
     fn used(&self) -> usize {
-        self.records.iter().flat_map(|record| record.chunks).map(usize::from).sum()
+        self.records.iter().map(Self::room).sum()
+    }
+
+    /// What of that is one place's.
+    fn room(record: &Record) -> usize {
+        let [chunks, known] =
+            [record.chunks, record.known].map(|slots| slots.map(usize::from).iter().sum::<usize>());
+        chunks * Self::CHUNK_ITEM + known.saturating_sub(chunks) * Self::EMPTY_ITEM
     }
 
     fn record(&self, place: u8) -> Record {
@@ -187,7 +217,7 @@ impl<F: NorFlash> FlashStore<F> {
     }
 
     fn store(&mut self, key: u32, value: &[u8]) -> Result<(), Error> {
-        let full = Error::StoreFull { needed: self.used() * Self::CHUNK, capacity: self.capacity() };
+        let full = Error::StoreFull { needed: Self::of_documents(self.used()), capacity: self.capacity() };
         let stored = ready(self.map.store_item(&mut self.buffer.0, &key, &value));
         if let Some(Err(sequential_storage::Error::FullStorage)) = stored {
             return Err(full);
@@ -267,27 +297,24 @@ impl<F: NorFlash> Store for FlashStore<F> {
         let old = self.record(place);
         let slot = old.slot.map_or(0, |slot| 1 - slot);
         let bytes = document.bytes();
-        let chunks = bytes.div_ceil(Self::CHUNK);
         let there = old.chunks[usize::from(slot)];
-        let needed = self.used() - usize::from(there) + chunks;
-        let too_much = Error::StoreFull { needed: needed * Self::CHUNK, capacity: self.capacity() };
-        let chunks = u16::try_from(chunks).map_err(|_| too_much)?;
-        if needed > self.capacity {
-            return Err(too_much);
+        let chunks = u16::try_from(bytes.div_ceil(Self::CHUNK)).unwrap_or(u16::MAX);
+        let claimed = old.with_chunks(slot.into(), chunks.max(there));
+        let needed = self.used() - Self::room(&old) + Self::room(&old.with_chunks(slot.into(), chunks));
+        if needed > self.capacity || usize::from(chunks) * Self::CHUNK < bytes {
+            let needed = Self::of_documents(needed).max(bytes);
+            return Err(Error::StoreFull { needed, capacity: self.capacity() });
         }
-        let mut claimed = old;
         if chunks > there {
             // A torn write must not take room that nobody knows of.
-            claimed.chunks[usize::from(slot)] = chunks;
             self.set_record(place, claimed)?;
         }
         let crc = self.write_chunks(place, slot, document)?;
-        let mut record = Record { slot: Some(slot), chunks: claimed.chunks, bytes: bytes as u32, crc };
+        let record = Record { slot: Some(slot), bytes: bytes as u32, crc, ..claimed };
         self.set_record(place, record)?;
         if chunks < there {
             self.forget(place, slot, chunks, there)?;
-            record.chunks[usize::from(slot)] = chunks;
-            self.set_record(place, record)?;
+            self.set_record(place, record.with_chunks(slot.into(), chunks))?;
         }
         Ok(())
     }
@@ -302,14 +329,14 @@ impl<F: NorFlash> Store for FlashStore<F> {
     fn remove(&mut self, place: Place) -> Result<(), Error> {
         let place = place.index()?;
         let old = self.record(place);
-        if old == Record::default() {
+        if old.slot.is_none() && old.chunks == [0; 2] {
             return Ok(());
         }
-        self.set_record(place, Record { chunks: old.chunks, ..Record::default() })?;
+        self.set_record(place, Record { slot: None, ..old })?;
         for slot in 0..2 {
             self.forget(place, slot, 0, old.chunks[usize::from(slot)])?;
         }
-        self.set_record(place, Record::default())
+        self.set_record(place, Record { known: old.known, ..Record::default() })
     }
 }
 
