@@ -63,7 +63,7 @@
 //! # What you may rely on
 //!
 //! The core allocates nothing, and answers any input with a result or an [`Error`]. For one model
-//! file and one input every kernel set, block size and number of threads gives the same bits.
+//! file that electret wrote and one input every kernel set, block size and number of threads gives the same bits.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs)]
 

@@ -260,7 +260,13 @@ fn learns_and_loses_power(name: &str, passes: usize, questions: usize, cuts: u32
         unseen.len()
     );
     assert_eq!(scores(&mut client, probe), taught);
-    assert!(after > before || lessons.len() < 60);
+    if lessons.len() < 60 {
+        // Too few to tell much of others: what was taught is known by now.
+        let known = right(&mut client, lessons);
+        assert!(known * 4 > lessons.len() * 3, "{known} of {} lessons", lessons.len());
+    } else {
+        assert!(after > before);
+    }
 
     // How long a commit takes, to cut it short.
     teach(&mut client, &labels);

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The static and the shared library, the header and electret.pc under a prefix: `bash boards/c/install.sh /usr/local`.
 set -euo pipefail
-prefix=${1:?a prefix, such as /usr/local}
+mkdir -p "${1:?a prefix, such as /usr/local}"
+prefix=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
-cargo build --release
+cargo build --release --target-dir target
 install -d "$prefix/lib/pkgconfig" "$prefix/include"
 for library in libelectret.a libelectret.so libelectret.dylib; do
   if [ -e target/release/$library ]; then install -m 644 target/release/$library "$prefix/lib/"; fi

@@ -132,8 +132,8 @@ async function keep(learned) {
 }
 
 async function use(learned) {
-  lesson = learned;
   await reader.ask("use", { adapter: learned?.adapter });
+  lesson = learned;
   await judge();
 }
 
@@ -141,6 +141,17 @@ async function forget() {
   await store.forget();
   await use(undefined);
   said("learned", "Forgotten.");
+}
+
+// What was learned may be another model's than the page has by now; then it is learned anew.
+async function recall(kept) {
+  [$("label-a").value, $("label-b").value] = kept.labels;
+  try {
+    await use(kept);
+    said("learned", `What was learned from ${kept.count} examples is still here.`);
+  } catch (error) {
+    refused("learned", error);
+  }
 }
 
 // The messages that come with the page, a line each.
@@ -158,11 +169,7 @@ async function start() {
     said("about", `${name}, kernels ${kernels}; ${test}.`);
     await read();
     const kept = await store.load();
-    if (kept) {
-      [$("label-a").value, $("label-b").value] = kept.labels;
-      await use(kept);
-      said("learned", `What was learned from ${kept.count} examples is still here.`);
-    }
+    if (kept) await recall(kept);
     document.body.dataset.ready = "true";
   } catch (error) {
     refused("about", error);

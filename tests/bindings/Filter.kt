@@ -28,5 +28,10 @@ fun main(arguments: Array<String>) {
 
     val again = SpamFilter(model, File(folder))
     check(again.spam("free prize! call now") == filter.spam("free prize! call now"))
+
+    val nano = SpamFilter(Model.open("models/electret-nano.electret"), File(folder))
+    check(nano.spam("free prize! call now") == null)
+    nano.learn()
+    check(nano.spam("free prize! call now") != null)
     println("the example's filter sorts $right of ${rows.size} as it was taught")
 }

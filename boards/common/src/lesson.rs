@@ -2,7 +2,7 @@
 
 use electret::link::{self, Command, Truth};
 use electret::text::Input;
-use electret::tune::store::Store;
+use electret::tune::store::{Place, Store};
 use electret::tune::{Settings, Target, Task};
 use electret::{Adapter, Document, Error, Strategy, Tuner, TuningPlan};
 use heapless::{String, Vec};
@@ -35,8 +35,7 @@ impl Lesson {
         if labels.lines().count() > LABELS {
             return Err(Refusal::Because("labels: at most 32"));
         }
-        let strategy = Strategy::parse(strategy)
-            .ok_or(Refusal::Because("strategy: head, bias, words:RANK or lora:RANK:LAYERS, joined by +"))?;
+        let strategy = Strategy::parse(strategy).ok_or(Error::InvalidStrategy(Strategy::WANTED))?;
         Ok(Self { kind, labels, strategy, learning_rate })
     }
 
@@ -121,6 +120,8 @@ impl<'l, 'm, 'a> Pupil<'l, 'm, 'a> {
         let tuner = self.tuner.as_ref().ok_or(NO_LESSON)?;
         let adapter = tuner.adapter();
         has_room(&adapter, room)?;
+        // A number that there is not is refused before the last checkpoint is replaced.
+        Place::Adapter(number).index()?;
         store.checkpoint(tuner)?;
         store.save(number, &adapter)?;
         Ok(store.activate(Some(number))?)

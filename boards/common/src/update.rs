@@ -3,7 +3,8 @@
 //! The host writes in pieces and may stop anywhere: it asks for the checksum of what is there and goes on behind
 //! what agrees. Nothing counts until [`Command::Install`], which checks length, checksum, signature and the file
 //! itself, and then makes one choice in the store, which is written whole or not at all. A board with a key starts
-//! only what was chosen so; slot 0 as long as nothing was, or again once a worn flash has lost the choice.
+//! only what was chosen so; slot 0 as long as nothing was, or again once a worn flash has lost the choice; and nothing
+//! while the choice is there and cannot be read, until something is installed.
 
 use electret::link::{Answer, Command, Install, checksum};
 use electret::tune::store::Store;
@@ -112,7 +113,7 @@ impl<M: Slots, P: Store> Update<'_, M, P> {
         if let Some(running) = self.running {
             return Ok(other(running.slot));
         }
-        let free = other(self.store.slot()?.unwrap_or(0));
+        let free = other(self.store.slot().ok().flatten().unwrap_or(0));
         // A board with one slot has no other, and writes to it unless it must not run what nobody has checked.
         let only = self.key.is_none() && self.slots.read(free).is_empty();
         Ok(if only { other(free) } else { free })

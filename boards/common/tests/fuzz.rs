@@ -39,7 +39,7 @@ fn nonsense(random: &mut Random) -> Vec<u8> {
     let (number, large) = (random.next() as u16, random.next() as u32);
     let learning_rate = f32::from_bits(large);
     let lesson = if large & 2 == 0 { Lesson::Classify } else { Lesson::Tag };
-    let command = match random.below(14) {
+    let command = match random.below(20) {
         0 => Command::Info,
         1 => Command::Plan,
         2 => Command::Bench { tokens: large as u16 | 128 },
@@ -54,6 +54,12 @@ fn nonsense(random: &mut Random) -> Vec<u8> {
         10 => Command::Write { offset: large, data: &junk },
         11 => Command::Install { kind: Install::Model, bytes: large | 1, crc: !large, signature: &junk },
         12 => Command::Install { kind: Install::Adapter(large as u8), bytes: 0, crc: 0, signature: &junk },
+        13 => Command::SelfTest,
+        14 => Command::Detect(&text),
+        15 => Command::Tag(&text),
+        16 => Command::Adapters,
+        17 => Command::Slots,
+        18 => Command::Commit { adapter: large as u8 | 16 },
         _ => Command::Classify(&text),
     };
     frame(number, command)

@@ -6,11 +6,12 @@ mod common;
 
 use common::{MODEL, MemorySlots, Simulated, Wire, board};
 use ed25519_dalek::{Signer, SigningKey};
-use electret::Model;
 use electret::import::Checkpoint;
 use electret::link::{Answer, Command, Frames, Install, Lesson, Reply, Truth, checksum};
 use electret::quantize::{Recipe, quantize_by};
-use electret::weights::AlignedBytes;
+use electret::tune::store::{Place, Store};
+use electret::weights::{AlignedBytes, FileKind, Take};
+use electret::{Document, Error, Model};
 use electret_board::{Key, Slots};
 
 const TEXT: &str = "The king lived in a large banana.";
@@ -20,6 +21,17 @@ struct Desk {
     wire: Wire,
     board: Simulated,
     number: u16,
+}
+
+/// A document that is not what its place is for.
+struct Rotten;
+
+impl Document for Rotten {
+    const KIND: FileKind = FileKind::Guard;
+
+    fn payload(&self, take: &mut Take<'_>) -> Result<(), Error> {
+        take(&[0, 0, 0, 1])
+    }
 }
 
 /// What was said to one request.
@@ -145,6 +157,12 @@ fn what_could_not_be_read_again_is_not_kept() {
     let said = desk.ask(&[TEACH, LEARN, Command::Step, COMMIT]);
     assert!(said.refusal.contains("the arena has 64 bytes"), "{said:?}");
     assert_eq!(desk.ask(&[Command::Info]).adapter, None);
+
+    // Nor is what has no number to be kept under, and no trace of it.
+    let mut desk = Desk::new(MODEL, None);
+    let said = desk.ask(&[TEACH, LEARN, Command::Step, Command::Commit { adapter: Place::ADAPTERS }]);
+    assert!(said.refusal.contains("adapter"), "{said:?}");
+    assert!(!desk.board.store.get(Place::Tuner, &mut |_| Ok(())).unwrap());
 }
 
 /// The answer to an installation may be lost on the way.
@@ -187,6 +205,13 @@ fn a_board_with_a_key_starts_nothing_that_nobody_has_signed() {
     assert!(nobody(&desk.ask(&[Command::Info])));
     assert!(desk.install(MODEL, &owner.sign(MODEL).to_bytes()).done);
     assert_eq!(desk.ask(&[Command::Info]).model, "electret-tiny");
+
+    // A choice that cannot be read starts nothing, and does not stand in the way of the next one.
+    desk.board.store.put(Place::Slot, &Rotten).unwrap();
+    assert!(nobody(&desk.ask(&[Command::Info])));
+    desk.write(&file);
+    assert!(desk.install(&file, &owner.sign(&file).to_bytes()).done);
+    assert_eq!(desk.ask(&[Command::Info]).model, "another");
 
     // Without a key whatever opens is better than nothing.
     let mut open = Desk::new(MODEL, None);

@@ -14,10 +14,21 @@ actor SpamFilter {
 
     init(model: Model, folder: URL) throws {
         self.model = model
-        let lesson = Lesson(kind: "classify", labels: Self.labels)
-        tuner = try Tuner.inFolder(model: model, lesson: lesson, folder: folder.path)
-        mine = try model.withAdapterOf(folder: folder.path)?.truncating()
+        let learned = folder.appending(path: "learned")
+        tuner = try Self.tuner(model: model, folder: learned)
+        mine = try model.withAdapterOf(folder: learned.path)?.truncating()
         swipes = folder.appending(path: "swipes.json")
+    }
+
+    /// What was learned on another model than the app has by now is learned anew, from the swipes.
+    private static func tuner(model: Model, folder: URL) throws -> Tuner {
+        let lesson = Lesson(kind: "classify", labels: labels)
+        do {
+            return try Tuner.inFolder(model: model, lesson: lesson, folder: folder.path)
+        } catch ElectretError.Adapter {
+            try FileManager.default.removeItem(at: folder)
+            return try Tuner.inFolder(model: model, lesson: lesson, folder: folder.path)
+        }
     }
 
     /// How likely a message is to be spam; nil before anything was learned.

@@ -23,8 +23,9 @@ use electret_board::flash::Map;
 use electret_board::hardware::{Hardware, PATIENCE, run};
 use electret_board::nor::SerialNor;
 use embassy_stm32::bind_interrupts;
-use embassy_stm32::pac::IWDG;
 use embassy_stm32::pac::iwdg::vals::Key;
+use embassy_stm32::pac::rcc::vals::{Cpusw, Cpusws, Syssw, Syssws};
+use embassy_stm32::pac::{IWDG, RCC};
 use embassy_stm32::peripherals::USART1;
 use embassy_stm32::rcc::{
     CpuClk, IcConfig, Icint, Icsel, Pll, Plldivm, Pllpdiv, Pllsel, SupplyConfig, SysClk, XspiClkSrc,
@@ -68,6 +69,7 @@ fn main() -> ! {
     static SENT: ConstStaticCell<[u8; 256]> = ConstStaticCell::new([0; 256]);
 
     octospi::take_from_boot_rom();
+    take_clocks_from_boot_rom();
     let chip = embassy_stm32::init(clocks());
     IndependentWatchdog::new(chip.IWDG, PATIENCE * 1_000_000).unleash();
     let controller = Xspi::new_blocking_xspi(
@@ -100,6 +102,19 @@ fn main() -> ! {
         adapter: ADAPTER.take().as_mut_slice(),
         feed: || IWDG.kr().write(|key| key.set_key(Key::RESET)),
     })
+}
+
+/// Started from flash, the boot ROM leaves the core on the first PLL, which is set up only while nothing runs by it: back to
+/// the oscillator within. The serial flash has the clock of the peripherals, which nobody else switches on.
+fn take_clocks_from_boot_rom() {
+    RCC.cfgr().modify(|clocks| {
+        clocks.set_cpusw(Cpusw::HSI);
+        clocks.set_syssw(Syssw::HSI);
+    });
+    while RCC.cfgr().read().cpusws() != Cpusws::HSI || RCC.cfgr().read().syssws() != Syssws::HSI {}
+    RCC.ccr().write(|off| off.set_pllonc(0, true));
+    while RCC.sr().read().pllrdy(0) {}
+    RCC.miscensr().write(|on| on.set_perens(true));
 }
 
 /// 600 MHz from the oscillator within, which the boot ROM uses too, 400 MHz for the SRAM, and 64 MHz for the flash,

@@ -9,6 +9,7 @@ use electret::board::Client;
 use electret::evaluate::{Example, LabelNames, Labelled};
 use electret::link::{Command, Lesson, Truth};
 use electret::tune::Target;
+use electret::tune::store::Place;
 
 use super::progress_bar;
 
@@ -18,7 +19,7 @@ pub struct Learn {
     /// Examples: .tsv with a label and a text in each line, or .conll with a word and its tag.
     examples: PathBuf,
     /// The number to keep it under; it answers from then on.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..i64::from(Place::ADAPTERS)))]
     adapter: u8,
     /// head, bias[:LAYERS], words:RANK, lora:RANK:LAYERS[:qkvaio or all], or several joined by +.
     #[arg(long, default_value = "head+lora:4:2")]
@@ -44,6 +45,8 @@ impl Learn {
             HeadKind::Tag => Lesson::Tag,
             _ => bail!("{}: a board learns labels of texts or of words", self.examples.display()),
         };
+        let single = examples.iter().all(|example| example.input().pair.is_none());
+        ensure!(single, "{}: a board learns single texts, no pairs", self.examples.display());
         let (labels, learning_rate) = (labels.join("\n"), self.learning_rate);
         client.ask(Command::Teach { lesson, labels: &labels, strategy: &self.strategy, learning_rate })?;
         let learned = self.learn(client, &examples);

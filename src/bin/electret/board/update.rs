@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use electret::board::update;
 use electret::link::Install;
+use electret::tune::store::Place;
 
 use super::line::{Line, introduce};
 use super::progress_bar;
@@ -22,7 +23,7 @@ pub struct Update {
     /// An .electret or .adapter file.
     file: PathBuf,
     /// The number under which an adapter is kept, in the place of what had it; it answers if that number is active.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(..i64::from(Place::ADAPTERS)))]
     adapter: Option<u8>,
     /// An Ed25519 signature of the file, 64 bytes, for a board that wants one.
     #[arg(long, value_name = "FILE")]
@@ -39,6 +40,7 @@ impl Update {
         let kind = if self.file.extension().is_some_and(|extension| extension == "adapter") {
             Install::Adapter(self.adapter.context("--adapter: under which number is it to be kept?")?)
         } else {
+            ensure!(self.adapter.is_none(), "--adapter: {} is not called .adapter", self.file.display());
             Install::Model
         };
         let (_emulator, mut client) = self.line.connect()?;

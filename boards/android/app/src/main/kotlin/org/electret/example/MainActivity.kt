@@ -117,6 +117,7 @@ private fun Inbox(filter: SpamFilter, all: List<String>) {
     val messages = remember { mutableStateListOf(*all.shuffled().toTypedArray()) }
     var scores by remember { mutableStateOf(emptyMap<String, Float>()) }
     var status by remember { mutableStateOf<Pair<Int, Int>?>(null) }
+    var trouble by remember { mutableStateOf<String?>(null) }
     var swipes by remember { mutableStateOf(0) }
 
     suspend fun score() {
@@ -133,8 +134,10 @@ private fun Inbox(filter: SpamFilter, all: List<String>) {
                     filter.swiped(message, isSpam)
                     try {
                         if (learns) filter.learn { done, of -> true.also { status = done to of } }
-                    } catch (_: ElectretException.Cancelled) {
+                        trouble = null
+                    } catch (error: ElectretException) {
                         // What was known before stays.
+                        trouble = error.message
                     }
                 }
                 status = null
@@ -145,7 +148,8 @@ private fun Inbox(filter: SpamFilter, all: List<String>) {
 
     LaunchedEffect(Unit) { learning.withLock { score() } }
     Text(
-        status?.let { (done, of) -> stringResource(R.string.learning, done, of) } ?: stringResource(R.string.inbox_title),
+        status?.let { (done, of) -> stringResource(R.string.learning, done, of) }
+            ?: trouble ?: stringResource(R.string.inbox_title),
         Modifier.padding(vertical = 16.dp),
         style = MaterialTheme.typography.titleMedium,
     )

@@ -1,6 +1,7 @@
 package org.electret.example
 
 import java.io.File
+import uniffi.electret.ElectretException
 import uniffi.electret.Example
 import uniffi.electret.Lesson
 import uniffi.electret.Model
@@ -12,10 +13,19 @@ import uniffi.electret.Tuner
  * Learns from swipes what is spam. What it learned, and the messages that it learned from, are kept in [folder], and
  * outlive the app whenever it is killed. Calls are for a background thread, one at a time.
  */
-class SpamFilter(private val model: Model, private val folder: File) {
-    private val tuner = Tuner.inFolder(model, Lesson(kind = "classify", labels = LABELS), folder.path)
+class SpamFilter(private val model: Model, folder: File) {
+    private val learned = File(folder, "learned")
+    private val tuner = try {
+        tuner()
+    } catch (_: ElectretException.Adapter) {
+        // On another model than the app has by now: it is learned anew, from the swipes.
+        learned.deleteRecursively()
+        tuner()
+    }
     private val swipes = File(folder, "swipes.tsv")
-    private var mine = model.withAdapterOf(folder.path)?.truncating()
+    private var mine = model.withAdapterOf(learned.path)?.truncating()
+
+    private fun tuner() = Tuner.inFolder(model, Lesson(kind = "classify", labels = LABELS), learned.path)
 
     /** How likely a message is to be spam; null before anything was learned. */
     fun spam(message: String): Float? =
