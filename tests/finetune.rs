@@ -179,7 +179,8 @@ fn recipes_that_cannot_be_used() {
         let message = format!("{:#}", refused.unwrap_err());
         assert!(message.contains(named), "{named}: {message}");
     }
-    let empty = Labelled::read(&written("no-words.tsv", "label\ttext\na\t \n"), LabelNames::OfFile).unwrap();
+    let empty =
+        Labelled::read(&written("no-words.tsv", "label\ttext\na\t \nb\t \n"), LabelNames::OfFile).unwrap();
     let message = finetune::<Autodiff<Flex>>(&start, &empty, None, &usual, 1, &Default::default());
     assert!(message.unwrap_err().to_string().contains("no example teaches anything"));
     let refused = |train: &Labelled, dev: Option<&Labelled>| {
