@@ -4,8 +4,8 @@
  * electret_learner, which live in memory that the caller provides and need no end. Both give the same bits.
  *
  * - Every function returns a status and writes what was wrong into `error`, unless that is NULL. On an error nothing
- *   else is written, but where an answer has more values than there is room for: then `count` is how many, and those
- *   that there is room for may be there.
+ *   else is written, but where an answer has more values than there is room for, then `count` is how many, and those
+ *   that there is room for may be there; and but for the memory that a session or a learner was to begin in.
  * - A text is UTF-8, given by its first byte and its length, which may be ELECTRET_NUL_TERMINATED. Offsets are bytes.
  * - Other pointers are refused if they are NULL, unless a function says otherwise.
  * - Models and tuners are numbers: one that was destroyed is refused. They may be used from many threads at once; a
@@ -204,7 +204,8 @@ electret_status electret_session_bytes(const uint8_t *model,
                                        electret_error *error);
 
 // Opens a model in place and puts a session for sequences of up to `tokens` tokens into `memory`. The model's bytes
-// start at a multiple of 64, in flash or in memory, and stay.
+// start at a multiple of 64, in flash or in memory, and stay. What was in `memory` before is gone, also where this is
+// refused.
 electret_status electret_session_begin(uint8_t *memory,
                                        size_t memory_bytes,
                                        const uint8_t *model,
@@ -304,7 +305,8 @@ electret_status electret_learner_bytes(const uint8_t *model,
                                        electret_error *error);
 
 // Opens a model in place and puts a learner into `memory`. The model's bytes start at a multiple of 64 and stay; so do
-// the names of the lesson's labels. The learning rate stays what it is.
+// the names of the lesson's labels. The learning rate stays what it is. What was in `memory` before is gone, also where
+// this is refused.
 electret_status electret_learner_begin(uint8_t *memory,
                                        size_t memory_bytes,
                                        const uint8_t *model,
