@@ -8,7 +8,7 @@ use super::value::{Example, Kind, Lesson, NUL_TERMINATED, Room, given, input, pl
 use crate::arena::ALIGNMENT;
 use crate::tune::{Settings, Step, Target, Task, lesson_tokens};
 use crate::weights::check_labels;
-use crate::{Document, Error, HeadKind, Model, Strategy, Tuner, TuningPlan};
+use crate::{Document, HeadKind, Model, Strategy, Tuner, TuningPlan};
 
 /// A model that learns in the caller's memory. It needs no end.
 pub struct Learner {
