@@ -476,10 +476,24 @@ fn a_mistyped_start_can_be_corrected() {
     let corpus = corpus("mistyped-corpus");
     let (warm, out) = (folder("mistyped-warm"), folder("mistyped-run"));
     train(&run(Kind::Mlm), &corpus, &warm, Some(1)).unwrap();
-    let from = |path: &Path| Run { init_from: Some(path.to_owned()), ..run(Kind::Electra) };
-    let message = format!("{:#}", train(&from(&warm.join("er")), &corpus, &out, Some(1)).unwrap_err());
-    assert!(message.contains("no run here"), "{message}");
-    train(&from(&warm), &corpus, &out, Some(1)).unwrap();
+    let pretrain = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_electret"));
+        command.arg("pretrain").arg(&corpus).arg("-o").arg(&out);
+        command
+            .args(["--batch-size", "2", "--stop-at", "1", "--set", "shape.num_hidden_layers=1"])
+            .args(options);
+        let said = command.output().unwrap();
+        (said.status.success(), String::from_utf8(said.stderr).unwrap())
+    };
+    let wrong = warm.join("er").display().to_string();
+    let (done, message) = pretrain(&["--preset", "nano", "--steps", "3", "--init-from", &wrong]);
+    assert!(!done && message.contains("no run here"), "{message}");
+    let (done, message) = pretrain(&["--preset", "tiny", "--steps", "4"]);
+    assert!(done, "{message}");
+    let begun = Run::open(&out).unwrap();
+    assert_eq!((begun.preset.as_str(), begun.steps, begun.init_from), ("tiny", 4, None));
+    let (done, message) = pretrain(&["--steps", "5"]);
+    assert!(!done && message.contains("started with other settings (steps: 4 there, 5 now)"), "{message}");
 }
 
 /// One document in 200 is held out, and blank lines in a row are one: a text without any is learned.

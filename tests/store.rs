@@ -504,29 +504,53 @@ fn a_full_store_says_so_and_keeps_what_it_has() {
 }
 
 /// The ring remembers what is gone, which takes room too: it is counted, and never found missing halfway.
-#[test]
-fn what_was_removed_is_reckoned_with() {
-    let mut store = open(Chip::<2048, 8, 8>::new(13)).unwrap();
-    let half = store.capacity() / 2 / 4 * 4;
-    let file = vec![7; half];
-    let mut refused = 0;
-    for number in (0..Place::ADAPTERS).chain(0..Place::ADAPTERS) {
-        let adapter = Put { place: Place::Adapter(number), file: file.clone() };
-        match adapter.run(&mut store).and_then(|()| adapter.run(&mut store)) {
-            Ok(()) => assert!(contents(&mut store, adapter.place).is_some()),
-            Err(Error::StoreFull { needed, capacity }) => {
-                assert!(needed > capacity, "{needed} of {capacity}");
-                refused += 1;
+fn what_was_removed_is_reckoned_with<const PAGE: usize, const PROGRAM: usize, const WORD: usize>(
+    pages: usize,
+) {
+    let mut store = open(Chip::<PAGE, PROGRAM, WORD>::new(pages)).unwrap();
+    let capacity = store.capacity();
+    let (mut random, mut refused, mut there) = (0x9e37_79b9_u32, 0, BTreeMap::<u8, Vec<u8>>::new());
+    let mut below = |n: usize| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) as usize % n
+    };
+    for round in 0..600 {
+        let number = below(12) as u8;
+        if below(3) == 0 {
+            store.remove(Place::Adapter(number)).unwrap();
+            there.remove(&number);
+        } else {
+            let file = vec![round as u8; (capacity / 2 / (1 + below(12))).next_multiple_of(4)];
+            match (Put { place: Place::Adapter(number), file: file.clone() }).run(&mut store) {
+                Ok(()) => drop(there.insert(number, file)),
+                Err(Error::StoreFull { needed, capacity }) => {
+                    assert!(needed > capacity, "round {round}: {needed} of {capacity}");
+                    refused += 1;
+                }
+                Err(other) => panic!("{other}"),
             }
-            Err(other) => panic!("{other}"),
         }
-        store.remove(adapter.place).unwrap();
-        store = open(store.close()).unwrap();
+        if round % 50 == 0 {
+            store = open(store.close()).unwrap();
+        }
     }
-    assert!(refused > 0);
-    // Smaller ones have room, and the last are there.
-    store.put(Place::Tuner, &WrittenState(&vec![7; half / 2])).unwrap();
-    assert!(contents(&mut store, Place::Tuner).is_some());
+    for number in 0..12 {
+        let found = contents(&mut store, Place::Adapter(number));
+        let payload = |file: &Vec<u8>| file[64..].to_vec();
+        assert!(found.as_ref().map(payload) == there.get(&number).map(payload), "adapter {number}");
+    }
+    assert!(refused > 0 && !there.is_empty());
+}
+
+#[test]
+fn what_was_removed_is_reckoned_with_qspi() {
+    what_was_removed_is_reckoned_with::<4096, 256, 4>(11);
+    what_was_removed_is_reckoned_with::<4096, 256, 4>(64);
+}
+
+#[test]
+fn what_was_removed_is_reckoned_with_small_pages() {
+    what_was_removed_is_reckoned_with::<2048, 8, 8>(13);
 }
 
 #[test]

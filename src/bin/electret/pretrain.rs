@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use electret::train::checkpoint::has_checkpoint;
 use electret::train::corpus::Corpus;
 use electret::train::learner::Precision;
 #[cfg(not(feature = "mpi"))]
@@ -105,8 +106,10 @@ enum Objectives {
 
 impl Pretrain {
     pub fn run(&self) -> Result<()> {
-        // A run that is there says itself what it is; whatever else is asked for is compared with that.
-        let own = Some(self.out.join("run.toml")).filter(|path| path.exists());
+        // A run that is there says itself what it is; whatever else is asked for is compared with that. One that never came
+        // to a checkpoint says nothing.
+        let begun = has_checkpoint(&self.out).unwrap_or(false);
+        let own = Some(self.out.join("run.toml")).filter(|path| begun && path.exists());
         let run =
             Run::assemble(self.config.as_ref().or(own.as_ref()).map(PathBuf::as_path), self.overrides()?)?;
         let corpus = Corpus::open(&self.corpus)?;

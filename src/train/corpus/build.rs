@@ -204,8 +204,8 @@ impl Building {
         ensure!(train.examples > 0, "the sources hold no text to train on");
         if heldout.examples == 0 {
             log::warn!(
-                "no text is held out: of {HELDOUT_EVERY} documents one is, and a blank line ends a document, of which \
-                 there are {}",
+                "no text is held out: one document in {HELDOUT_EVERY} is, and there are {}; in plain text a blank line \
+                 ends a document",
                 self.note.documents
             );
         }

@@ -127,11 +127,14 @@ impl<F: NorFlash> FlashStore<F> {
     };
     /// Bytes of the ring that a chunk takes.
     const CHUNK_ITEM: usize = Self::item(Self::CHUNK);
-    /// Bytes that say that one is gone.
-    const EMPTY_ITEM: usize = Self::item(0);
+    /// Bytes of a page between its marks.
+    const PAGE: usize = F::ERASE_SIZE.saturating_sub(2 * word_size::<F>());
     /// Chunks that fit into a page.
-    const CHUNKS_PER_PAGE: usize =
-        F::ERASE_SIZE.saturating_sub(2 * word_size::<F>() + RECORD_ROOM) / Self::CHUNK_ITEM;
+    const CHUNKS_PER_PAGE: usize = Self::PAGE.saturating_sub(RECORD_ROOM) / Self::CHUNK_ITEM;
+    /// Bytes that a chunk which is gone costs: as soon as the items that say so take more than chunks leave of a page, it
+    /// has room for one chunk less.
+    const GONE: usize =
+        (Self::item(0) * Self::CHUNK_ITEM).div_ceil(Self::PAGE - Self::CHUNKS_PER_PAGE * Self::CHUNK_ITEM);
 
     /// Bytes of an item with a value of so many.
     const fn item(value: usize) -> usize {
@@ -186,7 +189,8 @@ impl<F: NorFlash> FlashStore<F> {
         self.map.destroy().0.close()
     }
 
-    /// Bytes of documents that fit in all, each counted twice; where there were others, a little less.
+    /// Bytes of documents that fit in all, each counted twice. Each place keeps for ever a tenth or so of what it once held
+    /// and holds no more; erasing the range brings that back.
     pub fn capacity(&self) -> usize {
         Self::of_documents(self.capacity)
     }
@@ -205,7 +209,7 @@ impl<F: NorFlash> FlashStore<F> {
     fn room(record: &Record) -> usize {
         let [chunks, known] =
             [record.chunks, record.known].map(|slots| slots.map(usize::from).iter().sum::<usize>());
-        chunks * Self::CHUNK_ITEM + known.saturating_sub(chunks) * Self::EMPTY_ITEM
+        chunks * Self::CHUNK_ITEM + known.saturating_sub(chunks) * Self::GONE
     }
 
     fn record(&self, place: u8) -> Record {
