@@ -71,8 +71,8 @@ def electret(*words: object) -> None:
     subprocess.run([ELECTRET, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
-def learn(run: Path, seed: int, steps: int, args: argparse.Namespace, *how: object) -> None:
-    """A run of so many steps; of one that was interrupted, the rest."""
+def learn(run: Path, seed: int, steps: int, args: argparse.Namespace, *how: object, stop_at: int | None = None) -> None:
+    """A run of so many steps; of one that was interrupted, the rest. One that is asked to stop saves and leaves in peace."""
     shape = {
         "embedding_size": args.width,
         "hidden_size": args.width,
@@ -83,7 +83,11 @@ def learn(run: Path, seed: int, steps: int, args: argparse.Namespace, *how: obje
     electret("pretrain", args.work / "corpus", "-o", run, "--steps", steps, "--batch-size", args.batch_size,
              "--learning-rate", args.learning_rate, "--warmup-steps", 500, "--dropout", 0, "--seed", seed, "--device", args.device,
              "--precision", args.precision, "--set", "positions=sinusoids",
-             *(word for key, value in shape.items() for word in ("--set", f"shape.{key}={value}")), *how)
+             *(word for key, value in shape.items() for word in ("--set", f"shape.{key}={value}")), *how,
+             *(["--stop-at", stop_at] if stop_at else []))
+    newest = max(int(checkpoint.stem.removeprefix("step-")) for checkpoint in run.glob("step-*.safetensors"))
+    if newest < (stop_at or steps):
+        raise SystemExit(f"{run} was stopped at step {newest}; the same call goes on")
 
 
 def pretrain(run: Path, seed: int, args: argparse.Namespace) -> None:
@@ -93,7 +97,7 @@ def pretrain(run: Path, seed: int, args: argparse.Namespace) -> None:
     how, rest = RUNS[run.name], args.steps - WARM
     if run.name not in MASKS:
         warm = run.parent / "warm"
-        learn(warm, seed, args.steps, args, "--stop-at", WARM, *RUNS["mlm"])
+        learn(warm, seed, args.steps, args, *RUNS["mlm"], stop_at=WARM)
         learn(run, seed, rest, args, "--init-from", warm, *how)
     elif run.name == "mlm":
         learn(run, seed, args.steps, args, *how)
