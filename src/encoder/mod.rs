@@ -27,7 +27,7 @@ use crate::rows::Rows;
 use crate::text::Token;
 use crate::weights::format::{Head, Layer};
 use crate::weights::strategy::{NormPart, Part};
-use crate::weights::{Adapter, Channels, HeadKind, Model, Tile};
+use crate::weights::{Adapter, Channels, HeadKind, Model, Tile, check_finite};
 use crate::{ElectraConfig, Error, Plan};
 
 /// The arena of one sequence, carved.
@@ -162,7 +162,7 @@ impl<'m> Network<'m> {
         }
         observe(model.config().num_hidden_layers, residual);
         // Weights are finite: it takes sums that overflow, and what they leave behind is looked for once.
-        if residual.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
+        check_finite(residual)
     }
 
     /// The embeddings, with what was learned of the words.

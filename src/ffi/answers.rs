@@ -46,7 +46,7 @@ pub fn embed(session: &mut Session<'_, '_>, input: Input<'_>, room: Room<'_, f32
 pub fn label(session: &Session<'_, '_>, number: usize, room: Room<'_, u8>) -> Result<(), Refusal> {
     // Those of what was learned before the model's own.
     let kinds = session.adapter_kind().into_iter().chain([HeadKind::Classify, HeadKind::Tag]);
-    let mut named = kinds.filter(|kind| matches!(kind, HeadKind::Classify | HeadKind::Tag));
+    let mut named = kinds.filter(|kind| kind.has_label_names());
     let kind = named.find(|&kind| session.label_count(kind).is_ok());
     let mut names = session.label_names(kind.unwrap_or(HeadKind::Classify))?;
     let none = Refusal::Argument { field: "number", reason: "there is no label of that number" };

@@ -115,7 +115,7 @@ pub unsafe extern "C" fn electret_learner_begin(
             let lesson = given("lesson", lesson)?;
             let plan = Plan::of(&model, lesson)?;
             // The other kinds have labels of their own, and no room for the caller's.
-            let count = if matches!(plan.kind, HeadKind::Classify | HeadKind::Tag) { plan.labels } else { 0 };
+            let count = if plan.kind.has_label_names() { plan.labels } else { 0 };
             let labels = slice("lesson.labels", lesson.labels, count)?;
             let (names, needed) = plan.bytes(&model);
             let begin = |rest: &'static mut [u8]| {

@@ -5,6 +5,7 @@ use crate::Error;
 use crate::kernels::lanes::sqrt;
 use crate::rows::Rows;
 use crate::text::Input;
+use crate::weights::check_finite;
 
 /// How the tokens' vectors become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ impl Session<'_, '_> {
         for x in first.iter_mut() {
             *x *= inverse;
         }
-        if first.iter().all(|x| x.is_finite()) { Ok(first) } else { Err(Error::NotFinite) }
+        check_finite(first)?;
+        Ok(first)
     }
 }

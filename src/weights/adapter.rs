@@ -23,7 +23,7 @@ use bytemuck::{Pod, Zeroable};
 use super::document::{Document, Take};
 use super::header::{FileKind, Header};
 use super::strategy::{Layout, Lora, MAX_RANK, NormPart, Part, Parts, Strategy};
-use super::{HeadKind, Model};
+use super::{HeadKind, Model, check_finite};
 use crate::Error;
 
 /// Names of a head's outputs.
@@ -117,13 +117,11 @@ impl<'a> Adapter<'a> {
             labels: record.labels as usize,
         };
         check_labels(model, kind, layout.labels, layout.strategy.head).map_err(|_| invalid("labels"))?;
-        let parameters = bytemuck::try_cast_slice(parameters).map_err(|_| invalid("alignment"))?;
+        let parameters: &[f32] = bytemuck::try_cast_slice(parameters).map_err(|_| invalid("alignment"))?;
         if parameters.len() != layout.len() {
             return Err(invalid("parameters"));
         }
-        if !parameters.iter().all(|x: &f32| x.is_finite()) {
-            return Err(Error::NotFinite);
-        }
+        check_finite(parameters)?;
         Ok(Self { base: record.base, kind, labels, layout, parameters })
     }
 

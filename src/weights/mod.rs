@@ -173,6 +173,11 @@ impl HeadKind {
         Self::ALL.into_iter().find(|&kind| kind as u8 == number)
     }
 
+    /// Whether its outputs have the names that were given where it was trained.
+    pub const fn has_label_names(self) -> bool {
+        matches!(self, Self::Classify | Self::Tag)
+    }
+
     /// Whether it answers once a text, from the first token.
     pub const fn answers_from_first_token(self) -> bool {
         matches!(self, Self::Classify | Self::Regress)
@@ -338,7 +343,12 @@ fn check_norm(field: &'static str, index: usize, norm: &Norm, width: usize) -> R
 }
 
 fn finite(values: &ArchivedVec<f32_le>) -> bool {
-    native(values).iter().all(|x| x.is_finite())
+    check_finite(native(values)).is_ok()
+}
+
+/// [`Error::NotFinite`] if a value is none.
+pub(crate) fn check_finite(values: &[f32]) -> Result<(), Error> {
+    if values.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
 }
 
 /// Whether a product's epilogue stays within its numbers: a column sum that no weights have would overflow there.

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 #[cfg(feature = "board")]
+use electret::HeadKind;
+#[cfg(feature = "board")]
 use electret::board::{BoardReader, Emulator};
 use electret::evaluate::{Answers, Difference, LabelNames, Labelled, Metric, ReferenceReader};
 use electret::import::{Checkpoint, write_atomically};
 use electret::tune::COMPUTER_BLOCK_ROWS;
 use electret::weights::AlignedBytes;
-use electret::{Adapter, ElectraConfig, HeadKind, Model, Plan, Session, kernels};
+use electret::{Adapter, ElectraConfig, Model, Plan, Session, kernels};
 use serde_json::json;
 
 use super::convert::open_source;
@@ -66,9 +68,8 @@ impl Evaluate {
             Some(path) => {
                 let mut other = Examinee::at(path)?;
                 let theirs = other.labels(None)?;
-                let named = matches!(data.kind, HeadKind::Classify | HeadKind::Tag);
                 ensure!(
-                    !named || data.labels.starts_with(&theirs),
+                    !data.kind.has_label_names() || data.labels.starts_with(&theirs),
                     "{}: its labels are {}, not {}",
                     path.display(),
                     theirs.join(", "),
@@ -139,7 +140,7 @@ impl Examinee {
             }
             Self::F32(checkpoint) => {
                 let mut heads = checkpoint.heads.iter();
-                let named = heads.find(|head| matches!(head.kind, HeadKind::Classify | HeadKind::Tag));
+                let named = heads.find(|head| head.kind.has_label_names());
                 Ok(named.map_or_else(Vec::new, |head| head.labels.clone()))
             }
             #[cfg(feature = "board")]

@@ -10,7 +10,7 @@ use electret::import::write_atomically;
 use electret::tune::store::{FolderStore, Place, Store};
 use electret::tune::{Settings, Step, Task, computer_plan, epoch_order};
 use electret::weights::{AlignedBytes, checksum};
-use electret::{Adapter, Document, Error, HeadKind, Model, Strategy, Tuner, kernels};
+use electret::{Adapter, Document, Error, Model, Strategy, Tuner, kernels};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -91,19 +91,16 @@ impl Tune {
             if strategy.head { LabelNames::OfFile } else { LabelNames::Only(known_labels(&model, None)) };
         let train = Labelled::read(&self.train, names)?;
         ensure!(
-            plain || matches!(train.kind, HeadKind::Classify | HeadKind::Tag),
+            plain || train.kind.has_label_names(),
             "--balance, --label-smoothing: they are for classes and tags; {} has neither",
             self.train.display()
         );
         let names = || LabelNames::First(train.labels.clone());
         let dev = self.dev.as_ref().map(|path| Labelled::read(path, names())).transpose()?;
-        let other = dev.as_ref().filter(|dev| dev.kind != train.kind);
-        ensure!(
-            other.is_none(),
-            "--dev: it is for {}, and --train for {}",
-            other.map_or("", |dev| dev.kind.name()),
-            train.kind.name()
-        );
+        if let Some(dev) = &dev {
+            let (ours, theirs) = (train.kind.name(), dev.kind.name());
+            ensure!(dev.kind == train.kind, "--dev: it is for {theirs}, and --train for {ours}");
+        }
         let names: Vec<&str> = train.labels.iter().map(String::as_str).collect();
         let weights = if self.balance { balanced(&train) } else { Vec::new() };
         let mut task = Task::classify(&names);

@@ -59,27 +59,27 @@ impl<F: NorFlash> Careful<F> {
     /// Finishes an erasure that was cut short.
     pub fn open(flash: F, journal: u32) -> Result<Self, Fault<F::Error>> {
         let mut careful = Self { flash, journal, page: 0, next: 0, sequence: 0 };
-        let (mut unfinished, mut ends) = (None, [0; JOURNAL_PAGES as usize]);
-        for (page, end) in (0..).zip(&mut ends) {
-            for at in (0..=F::ERASE_SIZE as u32 - Self::SLOT).step_by(Self::SLOT as usize) {
-                let mut slot = [0; 2 * WIDEST_WORD + ENTRY];
-                let slot = slot.get_mut(..Self::SLOT as usize).unwrap_or_default();
-                let place = careful.place(page, at);
-                careful.flash.read(place, slot).map_err(Fault::Flash)?;
-                if slot.iter().all(|&byte| byte == 0xff) {
-                    continue;
-                }
-                *end = at + Self::SLOT;
-                if let Some((sequence, erased)) = entry(slot)
-                    && sequence > careful.sequence
-                {
-                    (careful.sequence, careful.page) = (sequence, page);
-                    let finished = slot.get(Self::ENTRY_WORDS as usize..).unwrap_or_default();
-                    unfinished = finished.iter().all(|&byte| byte == 0xff).then_some((erased, place));
-                }
+        let mut unfinished = None;
+        let slots = (0..=F::ERASE_SIZE as u32 - Self::SLOT).step_by(Self::SLOT as usize);
+        for (page, at) in (0..JOURNAL_PAGES).flat_map(|page| slots.clone().map(move |at| (page, at))) {
+            let mut slot = [0; 2 * WIDEST_WORD + ENTRY];
+            let slot = slot.get_mut(..Self::SLOT as usize).unwrap_or_default();
+            let place = careful.place(page, at);
+            careful.flash.read(place, slot).map_err(Fault::Flash)?;
+            if slot.iter().all(|&byte| byte == 0xff) {
+                continue;
+            }
+            if let Some((sequence, erased)) = entry(slot)
+                && sequence > careful.sequence
+            {
+                (careful.sequence, careful.page) = (sequence, page);
+                let finished = slot.get(Self::ENTRY_WORDS as usize..).unwrap_or_default();
+                unfinished = finished.iter().all(|&byte| byte == 0xff).then_some((erased, place));
+            }
+            if page == careful.page {
+                careful.next = at + Self::SLOT;
             }
         }
-        careful.next = if careful.page == 0 { ends[0] } else { ends[1] };
         if let Some((page, entry)) = unfinished {
             careful.erase_page(page)?;
             careful.finish(entry)?;

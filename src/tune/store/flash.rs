@@ -72,21 +72,15 @@ impl Record {
     const BYTES: usize = 20;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        bytes[0] = Self::VERSION;
-        bytes[1] = self.slot.unwrap_or(u8::MAX);
-        bytes[4..6].copy_from_slice(&self.chunks[0].to_le_bytes());
-        bytes[6..8].copy_from_slice(&self.chunks[1].to_le_bytes());
-        bytes[8..10].copy_from_slice(&self.known[0].to_le_bytes());
-        bytes[10..12].copy_from_slice(&self.known[1].to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.bytes.to_le_bytes());
-        bytes[16..].copy_from_slice(&self.crc.to_le_bytes());
-        bytes
+        let start = [Self::VERSION, self.slot.unwrap_or(u8::MAX), 0, 0];
+        let two = |slots: [u16; 2]| bytemuck::cast(slots.map(u16::to_le_bytes));
+        let (length, crc) = (self.bytes.to_le_bytes(), self.crc.to_le_bytes());
+        bytemuck::cast([start, two(self.chunks), two(self.known), length, crc])
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let &[start, chunks, known, length, crc]: &[[u8; 4]; 5] = bytemuck::try_from_bytes(bytes).ok()?;
-        let two = |[a0, a1, b0, b1]: [u8; 4]| [u16::from_le_bytes([a0, a1]), u16::from_le_bytes([b0, b1])];
+        let two = |slots: [u8; 4]| bytemuck::cast::<_, [[u8; 2]; 2]>(slots).map(u16::from_le_bytes);
         (start[0] == Self::VERSION).then(|| Self {
             slot: Some(start[1]).filter(|&slot| slot < 2),
             chunks: two(chunks),

@@ -17,7 +17,7 @@ pub use folder::{FolderStore, failed, replace_file};
 
 use super::{Guard, Tuner};
 use crate::Error;
-use crate::weights::{Adapter, Document, FileKind, HEADER_BYTES, Header, Model, Take};
+use crate::weights::{Adapter, Document, FileKind, HEADER_BYTES, Header, Model, Take, check_finite};
 
 /// Where a document lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,8 @@ pub trait Store {
     /// # Errors
     /// As [`Store::put`]; [`Error::NotFinite`].
     fn save(&mut self, number: u8, adapter: &Adapter<'_>) -> Result<(), Error> {
-        check_finite(adapter)?;
+        // What could not be opened again is not kept.
+        check_finite(adapter.parameters)?;
         self.put(Place::Adapter(number), adapter)
     }
 
@@ -148,7 +149,7 @@ pub trait Store {
     /// # Errors
     /// As [`Store::put`]; [`Error::NotFinite`].
     fn checkpoint(&mut self, tuner: &Tuner<'_, '_>) -> Result<(), Error> {
-        check_finite(&tuner.adapter())?;
+        check_finite(tuner.adapter().parameters)?;
         self.put(Place::Tuner, &tuner.state())
     }
 
@@ -175,11 +176,6 @@ pub trait Store {
     fn restore_guard(&mut self, guard: &mut Guard<'_>) -> Result<bool, Error> {
         restored(self, Place::Guard, |source| guard.restore_from(source))
     }
-}
-
-/// What cannot be opened again is not kept.
-fn check_finite(adapter: &Adapter<'_>) -> Result<(), Error> {
-    if adapter.parameters.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NotFinite) }
 }
 
 /// Restores something from the document of a place; `false` if there is none.
