@@ -28,6 +28,7 @@ fn check<B: Differentiable>(head: &str, tolerance: f32, loss: Loss<B>) {
         embeddings: Embeddings::Shared,
         config: &checkpoint.config,
         dropout: 0.0,
+        tape: None,
     };
     let int = |name: &str| {
         let values: Vec<i32> = golden.input(name).iter().map(|&value| value as i32).collect();

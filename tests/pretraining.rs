@@ -3,12 +3,13 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::fmt::Write;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use burn::backend::{Autodiff, Flex};
@@ -22,7 +23,7 @@ use electret::train::export::{Which, export};
 use electret::train::learner::Precision;
 use electret::train::objective::Kind;
 use electret::train::optimizer::Adam;
-use electret::train::ranks::Alone;
+use electret::train::ranks::{Alone, Pending, Ranks};
 use electret::train::run::{Generator, Positions, Run, Shape, Sharing};
 use electret::train::start::fresh_weights;
 use electret::train::trainer::{Order, Pace};
@@ -77,10 +78,19 @@ fn train(run: &Run, corpus: &Path, out: &Path, stop_at: Option<usize>) -> anyhow
     // A backend has one generator of random numbers for the whole process.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock();
+    train_among(&Alone, run, corpus, out, stop_at)
+}
+
+fn train_among(
+    ranks: &dyn Ranks,
+    run: &Run,
+    corpus: &Path,
+    out: &Path,
+    stop_at: Option<usize>,
+) -> anyhow::Result<()> {
     let corpus = Corpus::open(corpus)?;
     let interrupted = AtomicBool::new(false);
-    let pace =
-        Pace { report_every: 1, checkpoint_every: 3, stop_at, interrupted: &interrupted, ranks: &Alone };
+    let pace = Pace { report_every: 1, checkpoint_every: 3, stop_at, interrupted: &interrupted, ranks };
     run.train::<Autodiff<Flex>>(&corpus, out, pace, &Default::default()).map(drop)
 }
 
@@ -269,6 +279,90 @@ fn a_batch_in_parts_has_the_gradient_of_the_whole() {
     for (whole, parts) in losses(4).iter().zip(losses(2)) {
         for (name, (a, b)) in COLUMNS[1..=3].iter().zip(whole.values.iter().zip(parts.values)) {
             assert!((a - b).abs() <= 2e-4 * a.abs(), "step {}: {name} {a} and {b}", whole.step);
+        }
+    }
+}
+
+/// Ranks that are threads of one process.
+struct Threads {
+    rank: usize,
+    size: usize,
+    /// How many sums this rank has begun.
+    begun: Cell<usize>,
+    sums: Arc<(Mutex<Vec<Sum>>, Condvar)>,
+}
+
+/// What so many ranks' values add up to.
+type Sum = (Vec<f32>, usize);
+
+impl Ranks for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn begin(&self, values: Vec<f32>) -> Pending {
+        let (turn, size, sums) = (self.begun.get(), self.size, Arc::clone(&self.sums));
+        self.begun.set(turn + 1);
+        let mut all = sums.0.lock().unwrap();
+        match all.get_mut(turn) {
+            None => all.push((values, 1)),
+            Some((sum, ranks)) => {
+                assert_eq!(sum.len(), values.len());
+                sum.iter_mut().zip(values).for_each(|(sum, own)| *sum += own);
+                *ranks += 1;
+            }
+        }
+        sums.1.notify_all();
+        drop(all);
+        Box::new(move || {
+            let (all, patience) = (sums.0.lock().unwrap(), Duration::from_secs(60));
+            let (all, waited) = sums.1.wait_timeout_while(all, patience, |all| all[turn].1 < size).unwrap();
+            assert!(!waited.timed_out(), "sum {turn}: another rank has left");
+            all[turn].0.clone()
+        })
+    }
+}
+
+/// Ranks sum the gradients of each layer while they compute those of the one below, and have the losses of a process
+/// that is alone.
+#[test]
+fn ranks_have_the_losses_of_one_process() {
+    let corpus = corpus("ranks-corpus");
+    let (alone, shared) = (folder("ranks-one"), folder("ranks-two"));
+    let kinds = [Kind::Electra, Kind::ReplaceMlm, Kind::AllTokensMlm, Kind::Mlm];
+    let sharings = [Sharing::Gdes, Sharing::None, Sharing::All];
+    let pairs = kinds.map(|kind| (kind, Sharing::Embeddings)).into_iter();
+    for (kind, sharing) in pairs.chain(sharings.map(|sharing| (Kind::Electra, sharing))) {
+        let size = if sharing == Sharing::All { 1.0 } else { 0.5 };
+        // Two parts of a batch for each rank.
+        let generator = Generator { size, sharing };
+        let run = Run { steps: 5, dropout: 0.0, micro_batch: Some(1), generator, ..run(kind) };
+        let [alone, shared] = [&alone, &shared].map(|place| place.join(format!("{kind:?}-{sharing:?}")));
+        train(&run, &corpus, &alone, None).unwrap();
+        let sums = Arc::default();
+        let begun = std::thread::scope(|scope| {
+            let ranks = [0, 1].map(|rank| {
+                let ranks = Threads { rank, size: 2, begun: Cell::new(0), sums: Arc::clone(&sums) };
+                let (run, corpus, shared) = (&run, &corpus, &shared);
+                scope.spawn(move || {
+                    train_among(&ranks, run, corpus, shared, None).unwrap();
+                    ranks.begun.get()
+                })
+            });
+            ranks.map(|rank| rank.join().unwrap())
+        });
+        assert!(begun[0] == begun[1] && begun[0] > run.steps * TINY.num_hidden_layers, "{begun:?}");
+        let (alone, shared) = (rows(&alone).unwrap(), rows(&shared).unwrap());
+        assert_eq!((alone.len(), shared.len()), (run.steps, run.steps));
+        for (one, two) in alone.iter().zip(&shared) {
+            for (name, (a, b)) in COLUMNS[1..=2].iter().zip(one.values.iter().zip(two.values)) {
+                let close = (a - b).abs() <= 1e-5 * a.abs() || (a.is_nan() && b.is_nan());
+                assert!(close, "{kind:?}, {sharing:?}, step {}: {name} {a} and {b}", one.step);
+            }
         }
     }
 }

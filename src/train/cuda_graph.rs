@@ -16,6 +16,7 @@ use burn::tensor::{Int, Tensor, TensorPrimitive};
 use libloading::os::unix::{Library, Symbol};
 
 use super::kernels::{Computed, Differentiable, Inputs};
+use super::learner::Gradients;
 use super::objective::{Judged, Shown};
 
 /// Parts that are run as they are told before one is recorded: libtorch sets its libraries up at their first use.
@@ -38,11 +39,11 @@ pub enum Recording {
 impl Differentiable for Autodiff<LibTorch> {
     type Recording = Recording;
 
-    fn part(
+    fn part<'a>(
         recording: &mut Recording,
         inputs: Inputs<LibTorch>,
-        compute: impl FnOnce() -> Computed<LibTorch>,
-    ) -> Computed<LibTorch> {
+        compute: impl FnOnce() -> Computed<'a, LibTorch>,
+    ) -> Computed<'a, LibTorch> {
         if let Recording::Empty = recording {
             *recording = Recording::start(inputs.ids.device());
         }
@@ -86,27 +87,34 @@ impl Recording {
 pub struct Recorded {
     graph: Graph,
     inputs: Inputs<LibTorch>,
-    computed: Computed<LibTorch>,
+    gradients: Gradients<LibTorch>,
+    shown: Shown<LibTorch>,
 }
 
 impl Recorded {
-    fn new(symbols: Symbols, inputs: Inputs<LibTorch>, compute: impl FnOnce() -> Computed<LibTorch>) -> Self {
+    fn new<'a>(
+        symbols: Symbols,
+        inputs: Inputs<LibTorch>,
+        compute: impl FnOnce() -> Computed<'a, LibTorch>,
+    ) -> Self {
         let mut graph = Graph::new(symbols);
         graph.begin();
-        let computed = compute();
+        let Computed { gradients, shown } = compute();
+        let gradients = gradients.collect();
         graph.end();
-        Self { graph, inputs, computed }
+        Self { graph, inputs, gradients, shown }
     }
 
-    fn replay(&mut self, inputs: &Inputs<LibTorch>) -> Computed<LibTorch> {
+    fn replay(&mut self, inputs: &Inputs<LibTorch>) -> Computed<'static, LibTorch> {
         overwrite(ids(&self.inputs.ids), ids(&inputs.ids));
         for (to, from) in self.inputs.vectors.iter().zip(&inputs.vectors) {
             overwrite(numbers(to), numbers(from));
         }
         self.graph.replay();
-        let Computed { gradients, shown } = &self.computed;
+        let Self { gradients, shown, .. } = self;
+        let gradients: Gradients<LibTorch> = gradients.iter().map(copied).collect();
         Computed {
-            gradients: gradients.iter().map(copied).collect(),
+            gradients: Box::new(gradients.into_iter()),
             shown: Shown {
                 mlm_loss: copied(&shown.mlm_loss),
                 generator_accuracy: copied(&shown.generator_accuracy),

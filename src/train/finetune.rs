@@ -16,6 +16,7 @@ use super::model::{Batch, Embeddings, Network};
 use super::objective::cross_entropy;
 use super::optimizer::{Adam, scalar};
 use super::start::fresh_head;
+use super::tape::Tape;
 use super::weights::{Weights, ids, vector};
 use crate::evaluate::{Example, Labelled, Metric, Reader, TextReader, score};
 use crate::import::{Checkpoint, HeadTensors};
@@ -141,7 +142,8 @@ pub fn finetune<B: Differentiable>(
             let batch: Vec<&Lesson> = chosen.iter().map(|&index| &lessons[index]).collect();
             let network = network(learner.weights(), &start.config, recipe.dropout);
             let loss = loss(&network, train.kind, &batch, device);
-            let own = learner.gradients(&loss.backward());
+            let tape = Tape::uncut(learner.weights());
+            let own = learner.gradients(loss.clone(), tape).collect();
             let rate = adam.rate(learner.step() + 1, steps);
             learner.update(&adam, own, rate);
             let weighted = loss.inner() * chosen.len() as f64;
@@ -185,7 +187,7 @@ fn network<'a, B: Backend>(
     config: &'a ElectraConfig,
     dropout: f64,
 ) -> Network<'a, B> {
-    Network { weights, prefix: "electra", embeddings: Embeddings::Shared, config, dropout }
+    Network { weights, prefix: "electra", embeddings: Embeddings::Shared, config, dropout, tape: None }
 }
 
 /// How many times the layer decay counts for a tensor, as `optimization.py` has it: none for the head, two for the last

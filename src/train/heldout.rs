@@ -78,7 +78,7 @@ pub fn score<B: Kernels>(
         "the corpus has no held-out text; of {HELDOUT_EVERY} documents one is held out"
     );
     let shapes = run.shapes(corpus)?;
-    let Pair { generator, discriminator } = Pair::new(weights, &shapes, 0.0);
+    let Pair { generator, discriminator } = Pair::new(weights, &shapes, 0.0, None);
     let frequency = corpus.log_frequencies();
     let sequence = corpus.manifest.sequence;
     let plan = Plan::inference(model.config(), sequence).for_model(model);

@@ -10,7 +10,6 @@ use burn::tensor::{
     backend::{AutodiffBackend, Backend},
 };
 
-use super::learner::Gradients;
 use super::model::Network;
 use super::objective::Shown;
 use super::weights;
@@ -48,11 +47,11 @@ pub trait Differentiable: Kernels + AutodiffBackend<InnerBackend: Kernels> {
     type Recording: Default;
 
     /// What `compute` returns, which does the same at every call of a run, from nothing but `inputs`.
-    fn part(
+    fn part<'a>(
         recording: &mut Self::Recording,
         inputs: Inputs<Self::InnerBackend>,
-        compute: impl FnOnce() -> Computed<Self::InnerBackend>,
-    ) -> Computed<Self::InnerBackend>;
+        compute: impl FnOnce() -> Computed<'a, Self::InnerBackend>,
+    ) -> Computed<'a, Self::InnerBackend>;
 }
 
 /// All tensors that change from one part of a batch to the next.
@@ -64,11 +63,11 @@ pub struct Inputs<B: Backend> {
     pub vectors: Vec<Tensor<B, 1>>,
 }
 
-/// What one part of a batch gave, still on its device.
-#[derive(Debug)]
-pub struct Computed<B: Backend> {
-    /// The gradients of what the run minimises.
-    pub gradients: Gradients<B>,
+/// What one part of a batch gives, still on its device.
+pub struct Computed<'a, B: Backend> {
+    /// The gradients of what the run minimises, each computed when it is asked for: see
+    /// [`Learner::gradients`](super::learner::Learner::gradients).
+    pub gradients: Box<dyn Iterator<Item = Tensor<B, 1>> + 'a>,
     /// What there is to see.
     pub shown: Shown<B>,
 }
@@ -84,11 +83,11 @@ macro_rules! plain {
         impl Differentiable for burn::backend::Autodiff<$backend> {
             type Recording = ();
 
-            fn part(
+            fn part<'a>(
                 (): &mut (),
                 _: Inputs<$backend>,
-                compute: impl FnOnce() -> Computed<$backend>,
-            ) -> Computed<$backend> {
+                compute: impl FnOnce() -> Computed<'a, $backend>,
+            ) -> Computed<'a, $backend> {
                 compute()
             }
         }

@@ -4,12 +4,15 @@
 //! by one, costs a GPU more than the step that it belongs to. Its values and moments are f32; what networks multiply
 //! by may be a bf16 copy, made anew after each update. Names and shapes come back when a checkpoint is made.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{DType, Tensor, backend::AutodiffBackend, backend::Backend};
 
 use super::checkpoint::Checkpoint;
 use super::kernels::Inputs;
 use super::optimizer::{Adam, Moments};
 use super::placed::Placed;
+use super::tape::{Piece, Tape};
 use super::weights::Weights;
 
 /// In what a run multiplies.
@@ -82,19 +85,32 @@ impl<B: AutodiffBackend> Learner<B> {
         Inputs { ids: ids.clone().inner(), vectors }
     }
 
-    /// The gradients of a loss of these weights. The first ones decide which weights are learnt: all that the loss
-    /// depends on.
-    pub fn gradients(&mut self, found: &B::Gradients) -> Gradients<B::InnerBackend> {
+    /// The gradients of a loss of these weights, computed as they are asked for, a piece of the graph at a time. The
+    /// first ones decide which weights are learnt, all that the loss depends on, and in which piece each is complete,
+    /// so that they come at the end.
+    pub fn gradients(
+        &mut self,
+        loss: Tensor<B, 1>,
+        tape: Tape<B>,
+    ) -> impl Iterator<Item = Tensor<B::InnerBackend, 1>> {
         let first = self.groups.is_empty();
-        if first {
-            self.group(found);
-        }
-        let gradients = self.groups.iter().map(|group| group.gradient(&self.leaves, found)).collect();
-        if first {
-            // From here on the leaves are parts of what `inputs` returns.
-            self.groups.iter().for_each(|group| group.spread(&mut self.leaves));
-        }
-        gradients
+        let pieces = tape.pieces(loss);
+        let count = pieces.len();
+        let mut sums = Sums::default();
+        pieces.enumerate().flat_map(move |(piece, gradients)| {
+            sums.add(gradients, piece);
+            let last = piece + 1 == count;
+            if first && last {
+                self.group(&sums, count);
+            }
+            let complete = self.groups.iter().filter(|group| if first { last } else { group.piece == piece });
+            let gradients: Vec<_> = complete.map(|group| group.gradient(&mut sums)).collect();
+            if first && last {
+                // From here on the leaves are parts of what `inputs` returns.
+                self.groups.iter().for_each(|group| group.spread(&mut self.leaves));
+            }
+            gradients
+        })
     }
 
     /// An update by `adam` at that learning rate. Returns the global norm of the gradients before clipping, `[1]`, and
@@ -129,19 +145,47 @@ impl<B: AutodiffBackend> Learner<B> {
         Checkpoint { step: self.step, weights, moments }
     }
 
-    /// Takes the tensors of which there are gradients into groups.
-    fn group(&mut self, found: &B::Gradients) {
-        let matrices = self.leaves.matrices.iter().filter(|(_, leaf)| leaf.grad(found).is_some());
-        let matrices: Vec<_> = matrices.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
-        let vectors = self.leaves.vectors.iter().filter(|(_, leaf)| leaf.grad(found).is_some());
-        let vectors: Vec<_> = vectors.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
-        for tensors in [matrices, vectors] {
-            let (low, full) = tensors.into_iter().partition(|(name, _)| self.precision.lowers(name));
-            for tensors in [low, full] {
-                let (idle, moments, rate) = (&mut self.idle, &mut self.idle_moments, self.rate.as_ref());
-                self.groups.extend(Group::take(tensors, idle, moments, self.precision, rate));
+    /// Takes the tensors of which there are gradients into groups, those first that are complete in the first piece.
+    fn group(&mut self, sums: &Sums<B::InnerBackend>, pieces: usize) {
+        for piece in 0..pieces {
+            let matrices = self.leaves.matrices.iter().filter(|(name, _)| sums.complete_in(name, piece));
+            let matrices: Vec<_> =
+                matrices.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
+            let vectors = self.leaves.vectors.iter().filter(|(name, _)| sums.complete_in(name, piece));
+            let vectors: Vec<_> = vectors.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
+            for tensors in [matrices, vectors] {
+                let (low, full) = tensors.into_iter().partition(|(name, _)| self.precision.lowers(name));
+                for tensors in [low, full] {
+                    let (idle, moments, rate) = (&mut self.idle, &mut self.idle_moments, self.rate.as_ref());
+                    self.groups.extend(Group::take(tensors, piece, idle, moments, self.precision, rate));
+                }
             }
         }
+    }
+}
+
+/// What the pieces so far add up to: each tensor's gradient, `[values]`, and the last piece that had a part of it.
+struct Sums<B: Backend>(BTreeMap<String, (Tensor<B, 1>, usize)>);
+
+impl<B: Backend> Default for Sums<B> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<B: Backend> Sums<B> {
+    fn add(&mut self, gradients: Piece<B>, piece: usize) {
+        for (name, gradient) in gradients {
+            let sum = match self.0.remove(&name) {
+                Some((sum, _)) => sum + gradient,
+                None => gradient,
+            };
+            self.0.insert(name, (sum, piece));
+        }
+    }
+
+    fn complete_in(&self, name: &str, piece: usize) -> bool {
+        self.0.get(name).is_some_and(|&(_, last)| last == piece)
     }
 }
 
@@ -149,10 +193,11 @@ impl<B: AutodiffBackend> Learner<B> {
 /// vectors of values, and slow ones take their place where an operand does not begin at such a one.
 const ALIGNED: usize = 64;
 
-/// Tensors of one rank and one precision, those that are no multiple of [`ALIGNED`] last: values, first and second
-/// moments, `[values]` each.
+/// Tensors of one rank and one precision whose gradients are complete in the same piece, those that are no multiple of
+/// [`ALIGNED`] last: values, first and second moments, `[values]` each.
 struct Group<B: Backend> {
     tensors: Vec<(String, Vec<usize>)>,
+    piece: usize,
     values: Tensor<B, 1>,
     /// The values in the precision in which networks read them: the leaves of their graph are parts of this.
     read: Tensor<B, 1>,
@@ -166,6 +211,7 @@ impl<B: Backend> Group<B> {
     /// Moves tensors of those names and shapes here. None if there are none.
     fn take(
         mut tensors: Vec<(String, Vec<usize>)>,
+        piece: usize,
         weights: &mut Weights<B>,
         moments: &mut Moments<B>,
         precision: Precision,
@@ -194,18 +240,12 @@ impl<B: Backend> Group<B> {
             Tensor::cat(each.collect(), 0)
         });
         let read = lowered(&tensors[0].0, &values, precision);
-        Some(Self { tensors, values, read, first, second, factors })
+        Some(Self { tensors, piece, values, read, first, second, factors })
     }
 
-    fn gradient<A: AutodiffBackend<InnerBackend = B>>(
-        &self,
-        leaves: &Weights<A>,
-        found: &A::Gradients,
-    ) -> Tensor<B, 1> {
-        let gradients = self.tensors.iter().map(|(name, shape)| match shape[..] {
-            [_, _] => leaves.matrices[name].grad(found).map(|gradient| gradient.flatten(0, 1)),
-            _ => leaves.vectors[name].grad(found),
-        });
+    /// Takes its tensors' gradients.
+    fn gradient(&self, sums: &mut Sums<B>) -> Tensor<B, 1> {
+        let gradients = self.tensors.iter().map(|(name, _)| sums.0.remove(name).map(|(sum, _)| sum));
         let gradients: Option<Vec<_>> = gradients.collect();
         Tensor::cat(gradients.expect("the loss depends on the same weights as before"), 0).cast(DType::F32)
     }

@@ -121,9 +121,9 @@ fn inputs<B: Kernels>(network: &Network<'_, B>, name: &str, x: Tensor<B, 2>) -> 
         }
         let weight = format!("{name}.{}", WEIGHTS[index - 1]);
         if weight.ends_with("bias") || weight.contains("LayerNorm") {
-            network.weights.vector(&weight).into_primitive().tensor()
+            network.vector(&weight).into_primitive().tensor()
         } else {
-            network.weights.matrix(&weight).into_primitive().tensor()
+            network.matrix(&weight).into_primitive().tensor()
         }
     })
 }

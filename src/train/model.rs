@@ -11,6 +11,7 @@ use burn::tensor::{
 };
 
 use super::kernels::{Kernels, Mask};
+use super::tape::Tape;
 use super::weights::Weights;
 use crate::{ElectraConfig, HeadKind};
 
@@ -50,6 +51,8 @@ pub struct Network<'a, B: Backend> {
     pub config: &'a ElectraConfig,
     /// Probability of dropping an activation; 0 outside training.
     pub dropout: f64,
+    /// Where its forward pass is written down, if it is differentiated in pieces.
+    pub tape: Option<&'a Tape<B>>,
 }
 
 /// What the discriminator's word embeddings are above the generator's, where they are disentangled.
@@ -84,17 +87,29 @@ impl Embeddings {
 }
 
 impl<B: Kernels> Network<'_, B> {
+    /// The matrix of that name, for one operation.
+    pub(super) fn matrix(&self, name: &str) -> Tensor<B, 2> {
+        let matrix = self.weights.matrix(name);
+        self.tape.map_or_else(|| matrix.clone(), |tape| tape.matrix(name, &matrix))
+    }
+
+    /// The vector of that name, for one operation.
+    pub(super) fn vector(&self, name: &str) -> Tensor<B, 1> {
+        let vector = self.weights.vector(name);
+        self.tape.map_or_else(|| vector.clone(), |tape| tape.vector(name, &vector))
+    }
+
     /// `x · Wᵀ + b` in the precision of `W`; `[rows, in] → [rows, out]`.
     pub fn linear(&self, name: &str, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let weight = self.weights.matrix(&format!("{name}.weight"));
-        let bias = self.weights.vector(&format!("{name}.bias"));
+        let weight = self.matrix(&format!("{name}.weight"));
+        let bias = self.vector(&format!("{name}.bias"));
         cast(x, weight.dtype()).matmul(weight.transpose()) + bias.unsqueeze()
     }
 
     /// LayerNorm over the last dimension of `[rows, width]`, in f32.
     pub fn layer_norm(&self, name: &str, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let weight = self.weights.vector(&format!("{name}.weight"));
-        let bias = self.weights.vector(&format!("{name}.bias"));
+        let weight = self.vector(&format!("{name}.weight"));
+        let bias = self.vector(&format!("{name}.bias"));
         let x = cast(x, DType::F32);
         let centred = x.clone() - x.mean_dim(1);
         let variance = (centred.clone() * centred.clone()).mean_dim(1);
@@ -114,14 +129,14 @@ impl<B: Kernels> Network<'_, B> {
 
     /// An embedding table, `[rows, embedding_size]`.
     fn table(&self, name: &str) -> Tensor<B, 2> {
-        self.weights.matrix(&format!("{}.{name}.weight", self.embeddings.place()))
+        self.matrix(&format!("{}.{name}.weight", self.embeddings.place()))
     }
 
     /// The word embeddings as this network sees them, `[vocab_size, embedding_size]`.
     fn words(&self) -> Tensor<B, 2> {
         let words = self.table("word_embeddings");
         match self.embeddings {
-            Embeddings::Disentangled => words.detach() + self.weights.matrix(WORD_DELTA),
+            Embeddings::Disentangled => words.detach() + self.matrix(WORD_DELTA),
             Embeddings::Shared | Embeddings::Generator => words,
         }
     }
@@ -164,6 +179,10 @@ impl<B: Kernels> Network<'_, B> {
     pub fn encode(&self, batch: &Batch<B>) -> Tensor<B, 2> {
         let mask = batch.mask();
         (0..self.config.num_hidden_layers).fold(self.embed(batch), |x, layer| {
+            let x = match self.tape {
+                Some(tape) => tape.cut(x),
+                None => x,
+            };
             B::layer(self, &format!("{}.encoder.layer.{layer}", self.prefix), x, &mask)
         })
     }
@@ -208,7 +227,7 @@ impl<B: Kernels> Network<'_, B> {
         let inner = gelu(self.linear(&format!("{name}_predictions.dense"), hidden));
         let precision = inner.dtype();
         let inner = cast(self.layer_norm(&format!("{name}_predictions.LayerNorm"), inner), precision);
-        let bias = self.weights.vector(&format!("{name}_lm_head.bias"));
+        let bias = self.vector(&format!("{name}_lm_head.bias"));
         cast(inner.matmul(cast(self.words(), precision).transpose()), DType::F32) + bias.unsqueeze()
     }
 

@@ -4,12 +4,13 @@
 //! device between two reports.
 
 use std::fs::File;
+use std::mem::take;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Tensor, backend::Backend};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -23,14 +24,15 @@ use super::kernels::{Computed, Differentiable};
 use super::learner::{Gradients, Learner, Precision};
 use super::masked::Masked;
 use super::model::{Embeddings, Network};
-use super::objective::{Counts, Pair, Shown};
+use super::objective::{Counts, Pair, Shown, Step};
 use super::peak;
 use super::placed::Placed;
 use super::ranks::Ranks;
 use super::report;
 use super::run::{Run, Sharing};
 use super::start::fresh_weights;
-use super::weights::{Weights, host_values};
+use super::tape::Tape;
+use super::weights::{Weights, host_values, vector};
 use crate::ElectraConfig;
 use crate::weights::CRC_32C;
 
@@ -221,37 +223,46 @@ impl Run {
         device: &B::Device,
     ) -> Result<Stepped<B::InnerBackend>> {
         let counts = Counts::of(&parts, self.objective.kind);
-        let mut sum: Option<Gradients<B::InnerBackend>> = None;
+        let mut sums: Gradients<B::InnerBackend> = Vec::new();
         let mut observed = Vec::new();
+        let mut interrupted = pace.interrupted.load(Ordering::Relaxed);
         let (rank, size) = (pace.ranks.rank(), pace.ranks.size());
-        for (index, part) in parts.into_iter().enumerate().filter(|(index, _)| index % size == rank) {
+        let mut own = parts.into_iter().enumerate().filter(|(index, _)| index % size == rank).peekable();
+        while let Some((index, part)) = own.next() {
             B::seed(device, self.seed ^ (learner.step() as u64) << 20 ^ (index as u64) << 52);
             let placed = Placed::new(&part, counts, device);
             let inputs = learner.inputs(&placed);
             let Computed { gradients, shown } =
-                B::part(recording, inputs, || self.part(learner, shapes, &placed));
-            sum = Some(match sum {
-                Some(sum) => sum.into_iter().zip(gradients).map(|(sum, own)| sum + own).collect(),
-                None => gradients,
+                B::part(recording, inputs, || self.part(learner, shapes, &placed, size > 1));
+            let mut before = take(&mut sums).into_iter();
+            let gradients = gradients.map(|own| match before.next() {
+                Some(sum) => sum + own,
+                None => own,
             });
+            if own.peek().is_some() || size == 1 {
+                sums = gradients.collect();
+            } else {
+                (sums, interrupted) = over_ranks(gradients, interrupted, pace.ranks, device)?;
+            }
             observed.push((part, shown));
         }
-        let (sum, interrupted) = over_ranks(sum.context("a rank has a part of every batch")?, pace, device)?;
-        let norm = learner.update(&self.adam, sum, rate);
+        let norm = learner.update(&self.adam, sums, rate);
         Ok((observed, norm, interrupted))
     }
 
-    /// Both halves of a step over one part of a batch.
-    fn part<B: Differentiable>(
+    /// Both halves of a step over one part of a batch, the second of them in pieces or at once.
+    fn part<'a, B: Differentiable>(
         &self,
-        learner: &mut Learner<B>,
+        learner: &'a mut Learner<B>,
         shapes: &Shapes,
         placed: &Placed<B>,
-    ) -> Computed<B::InnerBackend> {
-        let pair = Pair::new(learner.weights(), shapes, self.dropout);
-        let step = self.objective.forward(&pair, placed);
-        let gradients = learner.gradients(&step.loss.backward());
-        Computed { gradients, shown: step.shown.inner() }
+        in_pieces: bool,
+    ) -> Computed<'a, B::InnerBackend> {
+        let weights = learner.weights();
+        let tape = if in_pieces { Tape::default() } else { Tape::uncut(weights) };
+        let pair = Pair::new(weights, shapes, self.dropout, in_pieces.then_some(&tape));
+        let Step { loss, shown } = self.objective.forward(&pair, placed);
+        Computed { gradients: Box::new(learner.gradients(loss, tape)), shown: shown.inner() }
     }
 
     fn initial_weights<B: Backend>(
@@ -282,29 +293,25 @@ impl Run {
     }
 }
 
-/// The gradients of all ranks together, and whether any of them was interrupted.
+/// The gradients of all ranks together, each on its way while the next one is computed, and whether any of the ranks
+/// was interrupted.
 fn over_ranks<B: Backend>(
-    gradients: Gradients<B>,
-    pace: Pace<'_>,
+    gradients: impl Iterator<Item = Tensor<B, 1>>,
+    interrupted: bool,
+    ranks: &dyn Ranks,
     device: &B::Device,
 ) -> Result<(Gradients<B>, bool)> {
-    let interrupted = pace.interrupted.load(Ordering::Relaxed);
-    if pace.ranks.size() == 1 {
-        return Ok((gradients, interrupted));
-    }
-    let lengths: Vec<usize> = gradients.iter().map(|gradient| gradient.dims()[0]).collect();
-    let mut values = host_values(Tensor::cat(gradients, 0).into_data(), "gradients")?;
-    values.push(f32::from(u8::from(interrupted)));
-    pace.ranks.sum(&mut values);
-    let interrupted = values.pop() != Some(0.0);
-    let count = values.len();
-    let sums = Tensor::<B, 1>::from_data(TensorData::new(values, [count]), device);
-    Ok((sums.split_with_sizes(lengths, 0), interrupted))
+    let begun = gradients.map(|own| Ok(ranks.begin(host_values(own.into_data(), "gradients")?)));
+    let begun: Vec<_> = begun.collect::<Result<_>>()?;
+    let sums = begun.into_iter().map(|sum| vector(sum(), device)).collect();
+    let mut interruptions = [f32::from(u8::from(interrupted))];
+    ranks.sum(&mut interruptions);
+    Ok((sums, interruptions != [0.0]))
 }
 
 impl<'a, B: Backend> Pair<'a, B> {
     /// Generator and discriminator as [`fresh_weights`] lays them out.
-    pub fn new(weights: &'a Weights<B>, shapes: &'a Shapes, dropout: f64) -> Self {
+    pub fn new(weights: &'a Weights<B>, shapes: &'a Shapes, dropout: f64, tape: Option<&'a Tape<B>>) -> Self {
         let (filler, reader, prefix) = match shapes.sharing {
             Sharing::Embeddings => (Embeddings::Shared, Embeddings::Shared, "generator"),
             Sharing::Gdes => (Embeddings::Shared, Embeddings::Disentangled, "generator"),
@@ -313,13 +320,14 @@ impl<'a, B: Backend> Pair<'a, B> {
         };
         let (generator, discriminator) = (&shapes.generator, &shapes.discriminator);
         Self {
-            generator: Network { weights, prefix, embeddings: filler, config: generator, dropout },
+            generator: Network { weights, prefix, embeddings: filler, config: generator, dropout, tape },
             discriminator: Network {
                 weights,
                 prefix: "electra",
                 embeddings: reader,
                 config: discriminator,
                 dropout,
+                tape,
             },
         }
     }

@@ -1,0 +1,115 @@
+//! Differentiation piece by piece: the last layers' gradients are known while those of the first are still to be
+//! computed, so that ranks can sum some while they compute others.
+//!
+//! The graph of a loss is cut at the input of every encoder layer. A piece goes from one cut to the next, and the
+//! gradient at its lower end is where the piece below it begins: the same products as of the whole graph at once.
+//! Every reading of a weight is a leaf of its own, since Burn, once it has differentiated one of two graphs that share a
+//! node, may have forgotten a part of the other (burn-autodiff 0.21).
+
+use std::cell::RefCell;
+
+use burn::tensor::{
+    Tensor,
+    backend::{AutodiffBackend, Backend},
+};
+
+use super::weights::Weights;
+
+/// What differentiation needs to know of a forward pass.
+#[derive(Debug)]
+pub struct Tape<B: Backend> {
+    /// In the order of the forward pass.
+    cuts: RefCell<Vec<Cut<B>>>,
+    matrices: RefCell<Vec<(String, Tensor<B, 2>)>>,
+    vectors: RefCell<Vec<(String, Tensor<B, 1>)>>,
+}
+
+/// Hidden states `[rows, hidden]` on both sides of a cut: as the graph below made them, and as a leaf of the one above.
+#[derive(Debug)]
+struct Cut<B: Backend> {
+    below: Tensor<B, 2>,
+    above: Tensor<B, 2>,
+}
+
+impl<B: Backend> Default for Tape<B> {
+    fn default() -> Self {
+        Self { cuts: RefCell::default(), matrices: RefCell::default(), vectors: RefCell::default() }
+    }
+}
+
+impl<B: Backend> Tape<B> {
+    /// A tape of one piece, in which the weights themselves are read.
+    pub fn uncut(weights: &Weights<B>) -> Self {
+        let matrices = weights.matrices.iter().map(|(name, matrix)| (name.clone(), matrix.clone()));
+        let vectors = weights.vectors.iter().map(|(name, vector)| (name.clone(), vector.clone()));
+        Self {
+            cuts: RefCell::default(),
+            matrices: RefCell::new(matrices.collect()),
+            vectors: RefCell::new(vectors.collect()),
+        }
+    }
+
+    /// Hidden states for the layer above a cut.
+    pub fn cut(&self, below: Tensor<B, 2>) -> Tensor<B, 2> {
+        let above = leaf(&below);
+        self.cuts.borrow_mut().push(Cut { below, above: above.clone() });
+        above
+    }
+
+    /// A matrix as one operation reads it.
+    pub fn matrix(&self, name: &str, matrix: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let read = leaf(matrix);
+        self.matrices.borrow_mut().push((name.to_owned(), read.clone()));
+        read
+    }
+
+    /// A vector as one operation reads it.
+    pub fn vector(&self, name: &str, vector: &Tensor<B, 1>) -> Tensor<B, 1> {
+        let read = leaf(vector);
+        self.vectors.borrow_mut().push((name.to_owned(), read.clone()));
+        read
+    }
+}
+
+fn leaf<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Tensor<B, D> {
+    tensor.clone().detach().require_grad()
+}
+
+/// Gradients of weights, `[values]` each, by their names; one name may come more than once.
+pub type Piece<B> = Vec<(String, Tensor<B, 1>)>;
+
+impl<B: AutodiffBackend> Tape<B> {
+    /// The gradients of a loss, a piece of its graph at a time, the last piece of the forward pass first. There is one
+    /// piece more than there are cuts.
+    pub fn pieces(self, loss: Tensor<B, 1>) -> impl ExactSizeIterator<Item = Piece<B::InnerBackend>> {
+        let (cuts, mut matrices, mut vectors) =
+            (self.cuts.into_inner(), self.matrices.into_inner(), self.vectors.into_inner());
+        // The two networks of a step end in one piece, so that the first one finds the gradients of two cuts.
+        let mut at_cuts: Vec<Option<Tensor<B::InnerBackend, 2>>> = vec![None; cuts.len()];
+        let mut next = Some(loss);
+        let count = cuts.len() + 1;
+        (0..count).rev().map(move |cut| {
+            let found = next.take().expect("each piece leaves the next one").backward();
+            for (gradient, cut) in at_cuts.iter_mut().zip(&cuts[..cut]) {
+                *gradient = gradient.take().or_else(|| cut.above.grad(&found));
+            }
+            next = cut.checked_sub(1).map(|below| {
+                let gradient = at_cuts[below].take().expect("the loss depends on every layer");
+                (cuts[below].below.clone() * Tensor::from_inner(gradient)).sum()
+            });
+            let mut piece: Piece<B::InnerBackend> =
+                taken(&mut matrices, &found).map(|(name, gradient)| (name, gradient.flatten(0, 1))).collect();
+            piece.extend(taken(&mut vectors, &found));
+            piece
+        })
+    }
+}
+
+/// Takes the gradients that there are out of what was read.
+fn taken<B: AutodiffBackend, const D: usize>(
+    read: &mut Vec<(String, Tensor<B, D>)>,
+    found: &B::Gradients,
+) -> impl Iterator<Item = (String, Tensor<B::InnerBackend, D>)> {
+    read.extract_if(.., |(_, leaf)| leaf.grad(found).is_some())
+        .map(|(name, leaf)| (name, leaf.grad(found).expect("it was just seen")))
+}
