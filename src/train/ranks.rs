@@ -59,6 +59,7 @@ mod over_mpi {
     use std::time::Duration;
 
     use anyhow::{Context, Result};
+    use mpi::Threading;
     use mpi::collective::SystemOperation;
     use mpi::request;
     use mpi::topology::SimpleCommunicator;
@@ -95,7 +96,7 @@ mod over_mpi {
             let stop = Arc::clone(&aborted);
             let thread = thread::spawn(move || {
                 // Left when this thread ends.
-                let Some(universe) = mpi::initialize() else { return };
+                let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else { return };
                 let world = universe.world();
                 if joined.send((world.rank() as usize, world.size() as usize)).is_ok() {
                     serve(&world, &to_do, &stop);

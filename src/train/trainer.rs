@@ -98,7 +98,7 @@ impl Run {
                 "precision = \"bf16\": this device has no bf16; train in f32"
             );
         }
-        let (start, _claim) = self.begin::<B::InnerBackend>(&shapes, corpus, folder, pace.ranks, device)?;
+        let (start, _claim) = self.begin::<B::InnerBackend>(&shapes, corpus, folder, pace, device)?;
         let mut learner = Learner::<B>::new(start, self.precision, None);
         let (ranks, writes) = (pace.ranks, pace.ranks.rank() == 0);
         let stop = pace.stop_at.unwrap_or(self.steps).min(self.steps);
@@ -161,9 +161,10 @@ impl Run {
         shapes: &Shapes,
         corpus: &Corpus,
         folder: &Path,
-        ranks: &dyn Ranks,
+        pace: Pace<'_>,
         device: &B::Device,
     ) -> Result<(Checkpoint<B>, Option<File>)> {
+        let ranks = pace.ranks;
         let (size, parts) = (ranks.size(), self.batch_size / self.micro());
         ensure!(
             size <= parts,
@@ -180,13 +181,16 @@ impl Run {
         }
         ranks.wait();
         let start = Checkpoint::newest(folder, device)?.context("the run's folder is not shared")?;
-        self.agree(&corpus.manifest, start.step, ranks)?;
+        self.agree(&corpus.manifest, start.step, pace)?;
         Ok((start, claim))
     }
 
-    /// Checks that all ranks do the same work: one that has a folder, a corpus or options of its own would spoil the sums.
-    fn agree(&self, corpus: &Manifest, step: usize, ranks: &dyn Ranks) -> Result<()> {
+    /// Checks that all ranks do the same work: one that has a folder, a corpus or options of its own would spoil the
+    /// sums, or wait for some that the others never begin.
+    fn agree(&self, corpus: &Manifest, step: usize, pace: Pace<'_>) -> Result<()> {
+        let Pace { report_every, checkpoint_every, stop_at, ranks, .. } = pace;
         let work = toml::to_string(self)? + &serde_json::to_string(corpus)?;
+        let work = work + &format!("{report_every} {checkpoint_every} {stop_at:?}");
         let hash = CRC_32C.checksum(work.as_bytes());
         // Each is a whole number that f32 has, and so are the sums.
         let own = [step as f32, (hash >> 16) as f32, (hash & 0xffff) as f32];
