@@ -75,11 +75,12 @@ fn run(kind: Kind) -> Run {
 }
 
 fn train(run: &Run, corpus: &Path, out: &Path, stop_at: Option<usize>) -> anyhow::Result<()> {
-    // A backend has one generator of random numbers for the whole process.
-    static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock();
-    train_among(&Alone, run, corpus, out, stop_at)
+    train_among(&Alone, run, corpus, out, stop_at, false).map(drop)
 }
+
+/// A backend has one generator of random numbers for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn train_among(
     ranks: &dyn Ranks,
@@ -87,11 +88,12 @@ fn train_among(
     corpus: &Path,
     out: &Path,
     stop_at: Option<usize>,
-) -> anyhow::Result<()> {
+    interrupted: bool,
+) -> anyhow::Result<usize> {
     let corpus = Corpus::open(corpus)?;
-    let interrupted = AtomicBool::new(false);
+    let interrupted = AtomicBool::new(interrupted);
     let pace = Pace { report_every: 1, checkpoint_every: 3, stop_at, interrupted: &interrupted, ranks };
-    run.train::<Autodiff<Flex>>(&corpus, out, pace, &Default::default()).map(drop)
+    run.train::<Autodiff<Flex>>(&corpus, out, pace, &Default::default())
 }
 
 /// The curve without its last column, tokens per second.
@@ -327,6 +329,20 @@ impl Ranks for Threads {
     }
 }
 
+/// What both of two ranks return.
+fn on_two_ranks<T: Send>(each: impl Fn(&Threads) -> T + Sync) -> [T; 2] {
+    let _alone = ALONE.lock();
+    let sums = Arc::default();
+    std::thread::scope(|scope| {
+        let ranks = [0, 1].map(|rank| {
+            let ranks = Threads { rank, size: 2, begun: Cell::new(0), sums: Arc::clone(&sums) };
+            let each = &each;
+            scope.spawn(move || each(&ranks))
+        });
+        ranks.map(|rank| rank.join().unwrap())
+    })
+}
+
 /// Ranks sum the gradients of each layer while they compute those of the one below, and have the losses of a process
 /// that is alone.
 #[test]
@@ -343,17 +359,9 @@ fn ranks_have_the_losses_of_one_process() {
         let run = Run { steps: 5, dropout: 0.0, micro_batch: Some(1), generator, ..run(kind) };
         let [alone, shared] = [&alone, &shared].map(|place| place.join(format!("{kind:?}-{sharing:?}")));
         train(&run, &corpus, &alone, None).unwrap();
-        let sums = Arc::default();
-        let begun = std::thread::scope(|scope| {
-            let ranks = [0, 1].map(|rank| {
-                let ranks = Threads { rank, size: 2, begun: Cell::new(0), sums: Arc::clone(&sums) };
-                let (run, corpus, shared) = (&run, &corpus, &shared);
-                scope.spawn(move || {
-                    train_among(&ranks, run, corpus, shared, None).unwrap();
-                    ranks.begun.get()
-                })
-            });
-            ranks.map(|rank| rank.join().unwrap())
+        let begun = on_two_ranks(|ranks| {
+            train_among(ranks, &run, &corpus, &shared, None, false).unwrap();
+            ranks.begun.get()
         });
         assert!(begun[0] == begun[1] && begun[0] > run.steps * TINY.num_hidden_layers, "{begun:?}");
         let (alone, shared) = (rows(&alone).unwrap(), rows(&shared).unwrap());
@@ -365,6 +373,22 @@ fn ranks_have_the_losses_of_one_process() {
             }
         }
     }
+}
+
+/// One rank that is told to stop takes the other with it, after the same step; ranks that would not stop together do not
+/// begin.
+#[test]
+fn ranks_stop_together() {
+    let corpus = corpus("stopping-corpus");
+    let out = folder("stopping-run");
+    let run = Run { micro_batch: Some(1), ..run(Kind::Electra) };
+    let stopped =
+        on_two_ranks(|ranks| train_among(ranks, &run, &corpus, &out, None, ranks.rank == 1).unwrap());
+    assert_eq!((stopped, newest_weights(&out).unwrap().0), ([1, 1], 1));
+    let refused = on_two_ranks(|ranks| {
+        train_among(ranks, &run, &corpus, &out, Some(3 + ranks.rank), false).unwrap_err().to_string()
+    });
+    assert!(refused.iter().all(|message| message.contains("the ranks do not agree")), "{refused:?}");
 }
 
 /// Products in bf16 move a loss by their rounding and no more; what is kept stays f32.

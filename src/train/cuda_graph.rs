@@ -87,7 +87,7 @@ impl Recording {
 pub struct Recorded {
     graph: Graph,
     inputs: Inputs<LibTorch>,
-    gradients: Gradients<LibTorch>,
+    gradients: Vec<Gradients<LibTorch>>,
     shown: Shown<LibTorch>,
 }
 
@@ -112,7 +112,8 @@ impl Recorded {
         }
         self.graph.replay();
         let Self { gradients, shown, .. } = self;
-        let gradients: Gradients<LibTorch> = gradients.iter().map(copied).collect();
+        let copies = |piece: &Gradients<LibTorch>| piece.iter().map(copied).collect();
+        let gradients: Vec<_> = gradients.iter().map(copies).collect();
         Computed {
             gradients: Box::new(gradients.into_iter()),
             shown: Shown {

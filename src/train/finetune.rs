@@ -16,7 +16,6 @@ use super::model::{Batch, Embeddings, Network};
 use super::objective::cross_entropy;
 use super::optimizer::{Adam, scalar};
 use super::start::fresh_head;
-use super::tape::Tape;
 use super::weights::{Weights, ids, vector};
 use crate::evaluate::{Example, Labelled, Metric, Reader, TextReader, score};
 use crate::import::{Checkpoint, HeadTensors};
@@ -142,8 +141,7 @@ pub fn finetune<B: Differentiable>(
             let batch: Vec<&Lesson> = chosen.iter().map(|&index| &lessons[index]).collect();
             let network = network(learner.weights(), &start.config, recipe.dropout);
             let loss = loss(&network, train.kind, &batch, device);
-            let tape = Tape::uncut(learner.weights());
-            let own = learner.gradients(loss.clone(), tape).collect();
+            let own = learner.gradients(loss.clone(), None).flatten().collect();
             let rate = adam.rate(learner.step() + 1, steps);
             learner.update(&adam, own, rate);
             let weighted = loss.inner() * chosen.len() as f64;

@@ -10,6 +10,7 @@ use burn::tensor::{
     backend::{AutodiffBackend, Backend},
 };
 
+use super::learner::Gradients;
 use super::model::Network;
 use super::objective::Shown;
 use super::weights;
@@ -65,9 +66,9 @@ pub struct Inputs<B: Backend> {
 
 /// What one part of a batch gives, still on its device.
 pub struct Computed<'a, B: Backend> {
-    /// The gradients of what the run minimises, each computed when it is asked for: see
+    /// The gradients of what the run minimises, each piece computed when it is asked for: see
     /// [`Learner::gradients`](super::learner::Learner::gradients).
-    pub gradients: Box<dyn Iterator<Item = Tensor<B, 1>> + 'a>,
+    pub gradients: Box<dyn Iterator<Item = Gradients<B>> + 'a>,
     /// What there is to see.
     pub shown: Shown<B>,
 }

@@ -85,26 +85,26 @@ impl<B: AutodiffBackend> Learner<B> {
         Inputs { ids: ids.clone().inner(), vectors }
     }
 
-    /// The gradients of a loss of these weights, computed as they are asked for, a piece of the graph at a time. The
-    /// first ones decide which weights are learnt, all that the loss depends on, and in which piece each is complete,
-    /// so that they come at the end.
+    /// The gradients of a loss of these weights, each piece of the tape's when it is asked for; all of them are to be, and
+    /// all calls are to have the same cuts. The first call decides which weights are learnt, all that the loss depends
+    /// on, and in which piece the gradient of each is complete, and returns nothing before its last piece.
     pub fn gradients(
         &mut self,
         loss: Tensor<B, 1>,
-        tape: Tape<B>,
-    ) -> impl Iterator<Item = Tensor<B::InnerBackend, 1>> {
+        tape: Option<Tape<B>>,
+    ) -> impl Iterator<Item = Gradients<B::InnerBackend>> {
         let first = self.groups.is_empty();
-        let pieces = tape.pieces(loss);
+        let pieces = tape.unwrap_or_else(|| Tape::uncut(&self.leaves)).pieces(loss);
         let count = pieces.len();
         let mut sums = Sums::default();
-        pieces.enumerate().flat_map(move |(piece, gradients)| {
+        pieces.enumerate().map(move |(piece, gradients)| {
             sums.add(gradients, piece);
             let last = piece + 1 == count;
             if first && last {
                 self.group(&sums, count);
             }
             let complete = self.groups.iter().filter(|group| if first { last } else { group.piece == piece });
-            let gradients: Vec<_> = complete.map(|group| group.gradient(&mut sums)).collect();
+            let gradients = complete.map(|group| group.gradient(&mut sums)).collect();
             if first && last {
                 // From here on the leaves are parts of what `inputs` returns.
                 self.groups.iter().for_each(|group| group.spread(&mut self.leaves));
@@ -121,6 +121,7 @@ impl<B: AutodiffBackend> Learner<B> {
         gradients: Gradients<B::InnerBackend>,
         rate: f64,
     ) -> Tensor<B::InnerBackend, 1> {
+        assert_eq!(gradients.len(), self.groups.len(), "an update takes all gradients");
         self.step += 1;
         let squares = gradients.iter().map(|gradient| (gradient.clone() * gradient.clone()).sum());
         let norm = squares.reduce(|a, b| a + b).expect("a loss has gradients").sqrt();

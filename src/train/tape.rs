@@ -1,7 +1,7 @@
 //! Differentiation piece by piece: the last layers' gradients are known while those of the first are still to be
 //! computed, so that ranks can sum some while they compute others.
 //!
-//! The graph of a loss is cut at the input of every encoder layer. A piece goes from one cut to the next, and the
+//! The graph of a loss is cut where [`encode`](super::model::Network::encode) goes from one layer to the next. A piece goes from one cut to the next, and the
 //! gradient at its lower end is where the piece below it begins: the same products as of the whole graph at once.
 //! Every reading of a weight is a leaf of its own, since Burn, once it has differentiated one of two graphs that share a
 //! node, may have forgotten a part of the other (burn-autodiff 0.21).
@@ -82,34 +82,39 @@ impl<B: AutodiffBackend> Tape<B> {
     /// The gradients of a loss, a piece of its graph at a time, the last piece of the forward pass first. There is one
     /// piece more than there are cuts.
     pub fn pieces(self, loss: Tensor<B, 1>) -> impl ExactSizeIterator<Item = Piece<B::InnerBackend>> {
-        let (cuts, mut matrices, mut vectors) =
+        let (mut cuts, mut matrices, mut vectors) =
             (self.cuts.into_inner(), self.matrices.into_inner(), self.vectors.into_inner());
-        // The two networks of a step end in one piece, so that the first one finds the gradients of two cuts.
+        // The two networks of a step end in one piece, so that the first piece finds the gradients at two cuts.
         let mut at_cuts: Vec<Option<Tensor<B::InnerBackend, 2>>> = vec![None; cuts.len()];
         let mut next = Some(loss);
-        let count = cuts.len() + 1;
-        (0..count).rev().map(move |cut| {
+        (0..cuts.len() + 1).map(move |_| {
             let found = next.take().expect("each piece leaves the next one").backward();
-            for (gradient, cut) in at_cuts.iter_mut().zip(&cuts[..cut]) {
+            for (gradient, cut) in at_cuts.iter_mut().zip(&cuts) {
                 *gradient = gradient.take().or_else(|| cut.above.grad(&found));
             }
-            next = cut.checked_sub(1).map(|below| {
-                let gradient = at_cuts[below].take().expect("the loss depends on every layer");
-                (cuts[below].below.clone() * Tensor::from_inner(gradient)).sum()
+            next = cuts.pop().zip(at_cuts.pop()).map(|(cut, gradient)| {
+                let gradient = gradient.expect("the loss depends on every layer");
+                (cut.below * Tensor::from_inner(gradient)).sum()
             });
-            let mut piece: Piece<B::InnerBackend> =
-                taken(&mut matrices, &found).map(|(name, gradient)| (name, gradient.flatten(0, 1))).collect();
-            piece.extend(taken(&mut vectors, &found));
+            let mut piece = Piece::new();
+            take(&mut matrices, &found, |name, gradient| piece.push((name, gradient.flatten(0, 1))));
+            take(&mut vectors, &found, |name, gradient| piece.push((name, gradient)));
             piece
         })
     }
 }
 
-/// Takes the gradients that there are out of what was read.
-fn taken<B: AutodiffBackend, const D: usize>(
+/// Takes those out of what was read of which there are gradients.
+fn take<B: AutodiffBackend, const D: usize>(
     read: &mut Vec<(String, Tensor<B, D>)>,
     found: &B::Gradients,
-) -> impl Iterator<Item = (String, Tensor<B::InnerBackend, D>)> {
-    read.extract_if(.., |(_, leaf)| leaf.grad(found).is_some())
-        .map(|(name, leaf)| (name, leaf.grad(found).expect("it was just seen")))
+    mut each: impl FnMut(String, Tensor<B::InnerBackend, D>),
+) {
+    read.retain_mut(|(name, leaf)| match leaf.grad(found) {
+        Some(gradient) => {
+            each(std::mem::take(name), gradient);
+            false
+        }
+        None => true,
+    });
 }

@@ -27,7 +27,7 @@ use super::model::{Embeddings, Network};
 use super::objective::{Counts, Pair, Shown, Step};
 use super::peak;
 use super::placed::Placed;
-use super::ranks::Ranks;
+use super::ranks::{Pending, Ranks};
 use super::report;
 use super::run::{Run, Sharing};
 use super::start::fresh_weights;
@@ -101,7 +101,7 @@ impl Run {
         let (start, _claim) = self.begin::<B::InnerBackend>(&shapes, corpus, folder, pace, device)?;
         let mut learner = Learner::<B>::new(start, self.precision, None);
         let (ranks, writes) = (pace.ranks, pace.ranks.rank() == 0);
-        let stop = pace.stop_at.unwrap_or(self.steps).min(self.steps);
+        let stop = self.stop(pace);
         let bar = if writes { ProgressBar::new(self.steps as u64) } else { ProgressBar::hidden() };
         bar.set_position(learner.step() as u64);
         bar.set_style(ProgressStyle::with_template("{pos}/{len} {wide_bar} {eta} {msg}")?);
@@ -154,6 +154,11 @@ impl Run {
         })
     }
 
+    /// The step that is the last one for now.
+    fn stop(&self, pace: Pace<'_>) -> usize {
+        pace.stop_at.unwrap_or(self.steps).min(self.steps)
+    }
+
     /// What the run goes on from: the newest checkpoint, which the first rank makes where there is none; and its claim
     /// to the folder.
     fn begin<B: Backend>(
@@ -188,9 +193,10 @@ impl Run {
     /// Checks that all ranks do the same work: one that has a folder, a corpus or options of its own would spoil the
     /// sums, or wait for some that the others never begin.
     fn agree(&self, corpus: &Manifest, step: usize, pace: Pace<'_>) -> Result<()> {
-        let Pace { report_every, checkpoint_every, stop_at, ranks, .. } = pace;
+        let Pace { report_every, checkpoint_every, ranks, .. } = pace;
+        let stop = self.stop(pace);
         let work = toml::to_string(self)? + &serde_json::to_string(corpus)?;
-        let work = work + &format!("{report_every} {checkpoint_every} {stop_at:?}");
+        let work = work + &format!("{report_every} {checkpoint_every} {stop}");
         let hash = CRC_32C.checksum(work.as_bytes());
         // Each is a whole number that f32 has, and so are the sums.
         let own = [step as f32, (hash >> 16) as f32, (hash & 0xffff) as f32];
@@ -229,24 +235,25 @@ impl Run {
         let counts = Counts::of(&parts, self.objective.kind);
         let mut sums: Gradients<B::InnerBackend> = Vec::new();
         let mut observed = Vec::new();
-        let mut interrupted = pace.interrupted.load(Ordering::Relaxed);
+        let mut interrupted = false;
         let (rank, size) = (pace.ranks.rank(), pace.ranks.size());
-        let mut own = parts.into_iter().enumerate().filter(|(index, _)| index % size == rank).peekable();
-        while let Some((index, part)) = own.next() {
+        let mut parts = parts.into_iter().enumerate().filter(|(index, _)| index % size == rank).peekable();
+        while let Some((index, part)) = parts.next() {
             B::seed(device, self.seed ^ (learner.step() as u64) << 20 ^ (index as u64) << 52);
             let placed = Placed::new(&part, counts, device);
             let inputs = learner.inputs(&placed);
             let Computed { gradients, shown } =
                 B::part(recording, inputs, || self.part(learner, shapes, &placed, size > 1));
             let mut before = take(&mut sums).into_iter();
-            let gradients = gradients.map(|own| match before.next() {
+            let mut add = |own| match before.next() {
                 Some(sum) => sum + own,
                 None => own,
-            });
-            if own.peek().is_some() || size == 1 {
-                sums = gradients.collect();
+            };
+            let pieces = gradients.map(|piece| piece.into_iter().map(&mut add).collect());
+            if parts.peek().is_none() {
+                (sums, interrupted) = over_ranks(pieces, pace, device)?;
             } else {
-                (sums, interrupted) = over_ranks(gradients, interrupted, pace.ranks, device)?;
+                sums = pieces.flat_map(|piece: Gradients<_>| piece).collect();
             }
             observed.push((part, shown));
         }
@@ -262,9 +269,8 @@ impl Run {
         placed: &Placed<B>,
         in_pieces: bool,
     ) -> Computed<'a, B::InnerBackend> {
-        let weights = learner.weights();
-        let tape = if in_pieces { Tape::default() } else { Tape::uncut(weights) };
-        let pair = Pair::new(weights, shapes, self.dropout, in_pieces.then_some(&tape));
+        let tape = in_pieces.then(Tape::default);
+        let pair = Pair::new(learner.weights(), shapes, self.dropout, tape.as_ref());
         let Step { loss, shown } = self.objective.forward(&pair, placed);
         Computed { gradients: Box::new(learner.gradients(loss, tape)), shown: shown.inner() }
     }
@@ -297,20 +303,26 @@ impl Run {
     }
 }
 
-/// The gradients of all ranks together, each on its way while the next one is computed, and whether any of the ranks
-/// was interrupted.
+/// The gradients of all ranks together, those of a piece on their way while the next one is computed, and whether any
+/// of the ranks was interrupted meanwhile.
 fn over_ranks<B: Backend>(
-    gradients: impl Iterator<Item = Tensor<B, 1>>,
-    interrupted: bool,
-    ranks: &dyn Ranks,
+    pieces: impl Iterator<Item = Gradients<B>>,
+    pace: Pace<'_>,
     device: &B::Device,
 ) -> Result<(Gradients<B>, bool)> {
-    let begun = gradients.map(|own| Ok(ranks.begin(host_values(own.into_data(), "gradients")?)));
-    let begun: Vec<_> = begun.collect::<Result<_>>()?;
-    let sums = begun.into_iter().map(|sum| vector(sum(), device)).collect();
-    let mut interruptions = [f32::from(u8::from(interrupted))];
-    ranks.sum(&mut interruptions);
-    Ok((sums, interruptions != [0.0]))
+    let interrupted = || pace.interrupted.load(Ordering::Relaxed);
+    if pace.ranks.size() == 1 {
+        return Ok((pieces.flatten().collect(), interrupted()));
+    }
+    let mut begun = Vec::new();
+    for piece in pieces.filter(|piece| !piece.is_empty()) {
+        let lengths: Vec<usize> = piece.iter().map(|gradient| gradient.dims()[0]).collect();
+        let values = host_values(Tensor::cat(piece, 0).into_data(), "gradients")?;
+        begun.push((lengths, pace.ranks.begin(values)));
+    }
+    let interruptions = pace.ranks.begin(vec![f32::from(u8::from(interrupted()))]);
+    let split = |(lengths, sums): (_, Pending)| vector(sums(), device).split_with_sizes(lengths, 0);
+    Ok((begun.into_iter().flat_map(split).collect(), interruptions() != [0.0]))
 }
 
 impl<'a, B: Backend> Pair<'a, B> {
