@@ -31,26 +31,25 @@ SEQUENCE, MASKED = 64, 0.15
 # As long as masks are filled by word counts, telling them from words teaches a discriminator nothing: all but masks
 # alone begin with the encoder that masks alone have after so many steps, which count as theirs.
 WARM = 1_500
-# At this width a generator of a quarter predicts nothing: generator and discriminator are one encoder with two heads, or the
-# generator is half as wide and shares its embeddings as DeBERTaV3's does.
-ONE_ENCODER = ["--set", "generator.size=1.0", "--set", "generator.sharing=all"]
+# At this width a generator of a quarter predicts nothing. One of half the width shares its embeddings as DeBERTaV3's does,
+# or generator and discriminator are one encoder with two heads.
 HALF = ["--set", "generator.size=0.5", "--set", "generator.sharing=gdes"]
-DETECTS = [*ONE_ENCODER, "--set", "objective.disc_weight=20"]
+ONE = ["--set", "generator.size=1.0", "--set", "generator.sharing=all", "--set", "objective.disc_weight=20"]
 
 # Name: how it is trained.
 RUNS = {
     "mlm": ["--objective", "mlm"],
     "mlm-equal-flops": ["--objective", "mlm"],
-    "electra": ["--objective", "electra", *DETECTS],
-    "electra-half": ["--objective", "electra", *HALF],
-    "electra-15": ["--objective", "electra-15", *DETECTS],
-    "replace-mlm": ["--objective", "replace-mlm", *ONE_ENCODER],
-    "all-tokens-mlm": ["--objective", "all-tokens-mlm", *ONE_ENCODER],
+    "electra": ["--objective", "electra", *HALF],
+    "electra-one": ["--objective", "electra", *ONE],
+    "electra-15": ["--objective", "electra-15", *HALF],
+    "replace-mlm": ["--objective", "replace-mlm", *HALF],
+    "all-tokens-mlm": ["--objective", "all-tokens-mlm", *HALF],
 }
 # What the others are compared with.
 MASKS = ["mlm", "mlm-equal-flops"]
 # Those of the others whose encoder is the one that judges tokens, and not the one that predicts words.
-JUDGES = ["electra", "electra-half", "electra-15"]
+JUDGES = ["electra", "electra-one", "electra-15"]
 # Name: examples to learn, examples to score, epochs, after which no more learn anything else, learning rate, seeds.
 TASKS = {
     "TREC-6": ("trec6/train.tsv", "trec6/test.tsv", 20, 1e-3, 4),
@@ -62,12 +61,17 @@ T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]
 
 
 def electra_by_masks(args: argparse.Namespace) -> float:
-    """How much more ELECTRA multiplies for a token than masks alone do."""
-    width = args.width
-    layers = args.layers * (12 * width * width + 2 * SEQUENCE * width)
-    words = MASKED * (width * width + width * args.vocabulary)
+    """How much more ELECTRA, with a generator of half the width, multiplies for a token than masks alone do."""
+    width, half = args.width, args.width // 2
+
+    def layers(hidden: int) -> int:
+        return args.layers * (12 * hidden * hidden + 2 * SEQUENCE * hidden)
+
+    def words(hidden: int) -> float:
+        return MASKED * (hidden * width + width * args.vocabulary)
+
     detects = width * width + width
-    return (2 * layers + words + detects) / (layers + words)
+    return (layers(width) + detects + width * half + layers(half) + words(half)) / (layers(width) + words(width))
 
 
 def electret(*words: object) -> None:
