@@ -1,10 +1,10 @@
 //! Differentiation piece by piece: the last layers' gradients are known while those of the first are still to be
 //! computed, so that ranks can sum some while they compute others.
 //!
-//! The graph of a loss is cut where [`encode`](super::model::Network::encode) goes from one layer to the next. A piece goes from one cut to the next, and the
-//! gradient at its lower end is where the piece below it begins: the same products as of the whole graph at once.
-//! Every reading of a weight is a leaf of its own, since Burn, once it has differentiated one of two graphs that share a
-//! node, may have forgotten a part of the other (burn-autodiff 0.21).
+//! The graph of a loss is cut where [`encode`](super::model::Network::encode) enters a layer. A piece goes from one cut
+//! to the next, and the gradient at its lower end is where the piece below it begins: the same products as of the whole
+//! graph at once. Every reading of a weight is a leaf of its own, since Burn, once it has differentiated one of two
+//! graphs that share a node, may have forgotten a part of the other (burn-autodiff 0.21).
 
 use std::cell::RefCell;
 
@@ -39,7 +39,7 @@ impl<B: Backend> Default for Tape<B> {
 
 impl<B: Backend> Tape<B> {
     /// A tape of one piece, in which the weights themselves are read.
-    pub fn uncut(weights: &Weights<B>) -> Self {
+    pub(super) fn uncut(weights: &Weights<B>) -> Self {
         let matrices = weights.matrices.iter().map(|(name, matrix)| (name.clone(), matrix.clone()));
         let vectors = weights.vectors.iter().map(|(name, vector)| (name.clone(), vector.clone()));
         Self {
