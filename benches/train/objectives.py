@@ -4,7 +4,7 @@
 
 An encoder is pre-trained by each objective on the same text, once for each of --seeds, and fine-tuned with several seeds on
 three tasks: FOLDER has trec6, sst2 and ud_ewt_upos as CONTRIBUTING.md describes. Printed are the mean of each pre-training
-and, of all, the difference from masks alone (and from masks alone with as many multiplications) with the 95 % interval of
+and, of all, the difference from masks alone (and from masks alone with as many multiplications as electra) with the 95 % interval of
 Student's t over the pre-trainings: those of one seed begin with the same weights and see the same text.
 
 As it stands it is 2 layers × 64 and an evening of two cores. On a GPU, electret-tiny's size with some 400 M tokens a run:

@@ -101,9 +101,9 @@ impl<B: AutodiffBackend> Learner<B> {
             sums.add(gradients, piece);
             let last = piece + 1 == count;
             if first && last {
-                self.group(&sums, count);
+                self.group(&sums);
             }
-            let complete = self.groups.iter().filter(|group| if first { last } else { group.piece == piece });
+            let complete = self.groups.iter().filter(|group| first || group.piece == piece);
             let gradients = complete.map(|group| group.gradient(&mut sums)).collect();
             if first && last {
                 // From here on the leaves are parts of what `inputs` returns.
@@ -147,20 +147,19 @@ impl<B: AutodiffBackend> Learner<B> {
     }
 
     /// Takes the tensors of which there are gradients into groups, those first that are complete in the first piece.
-    fn group(&mut self, sums: &Sums<B::InnerBackend>, pieces: usize) {
-        for piece in 0..pieces {
-            let matrices = self.leaves.matrices.iter().filter(|(name, _)| sums.complete_in(name, piece));
-            let matrices: Vec<_> =
-                matrices.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
-            let vectors = self.leaves.vectors.iter().filter(|(name, _)| sums.complete_in(name, piece));
-            let vectors: Vec<_> = vectors.map(|(name, leaf)| (name.clone(), leaf.dims().to_vec())).collect();
-            for tensors in [matrices, vectors] {
-                let (low, full) = tensors.into_iter().partition(|(name, _)| self.precision.lowers(name));
-                for tensors in [low, full] {
-                    let (idle, moments, rate) = (&mut self.idle, &mut self.idle_moments, self.rate.as_ref());
-                    self.groups.extend(Group::take(tensors, piece, idle, moments, self.precision, rate));
-                }
+    fn group(&mut self, sums: &Sums<B::InnerBackend>) {
+        let matrices = self.leaves.matrices.iter().map(|(name, leaf)| (name, leaf.dims().to_vec()));
+        let vectors = self.leaves.vectors.iter().map(|(name, leaf)| (name, leaf.dims().to_vec()));
+        let mut groups = BTreeMap::<_, Vec<_>>::new();
+        for (name, shape) in matrices.chain(vectors) {
+            if let Some(&(_, piece)) = sums.0.get(name) {
+                let group = (piece, shape.len() == 1, !self.precision.lowers(name));
+                groups.entry(group).or_default().push((name.clone(), shape));
             }
+        }
+        for ((piece, ..), tensors) in groups {
+            let (idle, moments, rate) = (&mut self.idle, &mut self.idle_moments, self.rate.as_ref());
+            self.groups.push(Group::take(tensors, piece, idle, moments, self.precision, rate));
         }
     }
 }
@@ -184,10 +183,6 @@ impl<B: Backend> Sums<B> {
             self.0.insert(name, (sum, piece));
         }
     }
-
-    fn complete_in(&self, name: &str, piece: usize) -> bool {
-        self.0.get(name).is_some_and(|&(_, last)| last == piece)
-    }
 }
 
 /// A tensor of a multiple of so many values leaves the next one in its group aligned: GPUs' fast products read whole
@@ -209,7 +204,7 @@ struct Group<B: Backend> {
 }
 
 impl<B: Backend> Group<B> {
-    /// Moves tensors of those names and shapes here. None if there are none.
+    /// Moves tensors of those names and shapes here, of which there is one at least.
     fn take(
         mut tensors: Vec<(String, Vec<usize>)>,
         piece: usize,
@@ -217,10 +212,7 @@ impl<B: Backend> Group<B> {
         moments: &mut Moments<B>,
         precision: Precision,
         rate: Option<&RateOf>,
-    ) -> Option<Self> {
-        if tensors.is_empty() {
-            return None;
-        }
+    ) -> Self {
         tensors.sort_by_key(|(_, shape)| !shape.iter().product::<usize>().is_multiple_of(ALIGNED));
         let each = tensors.iter().map(|(name, _)| weights.take_flat(name).expect("a leaf is a weight"));
         let each: Vec<_> = each.collect();
@@ -241,7 +233,7 @@ impl<B: Backend> Group<B> {
             Tensor::cat(each.collect(), 0)
         });
         let read = lowered(&tensors[0].0, &values, precision);
-        Some(Self { tensors, piece, values, read, first, second, factors })
+        Self { tensors, piece, values, read, first, second, factors }
     }
 
     /// Takes its tensors' gradients.

@@ -90,13 +90,19 @@ impl<B: Kernels> Network<'_, B> {
     /// The matrix of that name, for one operation.
     pub(super) fn matrix(&self, name: &str) -> Tensor<B, 2> {
         let matrix = self.weights.matrix(name);
-        self.tape.map_or_else(|| matrix.clone(), |tape| tape.matrix(name, &matrix))
+        match self.tape {
+            Some(tape) => tape.matrix(name, matrix),
+            None => matrix,
+        }
     }
 
     /// The vector of that name, for one operation.
     pub(super) fn vector(&self, name: &str) -> Tensor<B, 1> {
         let vector = self.weights.vector(name);
-        self.tape.map_or_else(|| vector.clone(), |tape| tape.vector(name, &vector))
+        match self.tape {
+            Some(tape) => tape.vector(name, vector),
+            None => vector,
+        }
     }
 
     /// `x · Wᵀ + b` in the precision of `W`; `[rows, in] → [rows, out]`.

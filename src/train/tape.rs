@@ -40,39 +40,37 @@ impl<B: Backend> Default for Tape<B> {
 impl<B: Backend> Tape<B> {
     /// A tape of one piece, in which the weights themselves are read.
     pub(super) fn uncut(weights: &Weights<B>) -> Self {
-        let matrices = weights.matrices.iter().map(|(name, matrix)| (name.clone(), matrix.clone()));
-        let vectors = weights.vectors.iter().map(|(name, vector)| (name.clone(), vector.clone()));
         Self {
-            cuts: RefCell::default(),
-            matrices: RefCell::new(matrices.collect()),
-            vectors: RefCell::new(vectors.collect()),
+            matrices: RefCell::new(weights.matrices.clone().into_iter().collect()),
+            vectors: RefCell::new(weights.vectors.clone().into_iter().collect()),
+            ..Self::default()
         }
     }
 
     /// Hidden states for the layer above a cut.
     pub fn cut(&self, below: Tensor<B, 2>) -> Tensor<B, 2> {
-        let above = leaf(&below);
+        let above = leaf(below.clone());
         self.cuts.borrow_mut().push(Cut { below, above: above.clone() });
         above
     }
 
     /// A matrix as one operation reads it.
-    pub fn matrix(&self, name: &str, matrix: &Tensor<B, 2>) -> Tensor<B, 2> {
+    pub fn matrix(&self, name: &str, matrix: Tensor<B, 2>) -> Tensor<B, 2> {
         let read = leaf(matrix);
         self.matrices.borrow_mut().push((name.to_owned(), read.clone()));
         read
     }
 
     /// A vector as one operation reads it.
-    pub fn vector(&self, name: &str, vector: &Tensor<B, 1>) -> Tensor<B, 1> {
+    pub fn vector(&self, name: &str, vector: Tensor<B, 1>) -> Tensor<B, 1> {
         let read = leaf(vector);
         self.vectors.borrow_mut().push((name.to_owned(), read.clone()));
         read
     }
 }
 
-fn leaf<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Tensor<B, D> {
-    tensor.clone().detach().require_grad()
+fn leaf<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
+    tensor.detach().require_grad()
 }
 
 /// Gradients of weights, `[values]` each, by their names; one name may come more than once.
