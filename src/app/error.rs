@@ -73,6 +73,14 @@ impl ElectretError {
         Self::File { path: path.display().to_string(), reason: error.to_string() }
     }
 
+    /// What is wrong with an adapter or a learner's state; a file that is cut short is this kind of file.
+    pub(super) fn adapter(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Model => Self::Adapter(error),
+            _ => error.into(),
+        }
+    }
+
     pub(super) fn argument(field: &str, reason: impl Into<String>) -> Self {
         Self::Argument { field: field.to_owned(), reason: reason.into() }
     }

@@ -60,6 +60,8 @@ impl Bytes {
 /// What is shared by all handles of one file.
 struct Base {
     opened: Opened,
+    /// What the file is without an adapter, read while it was as it was opened.
+    description: Description,
     /// Arenas that no answer is using.
     arenas: Mutex<Vec<AlignedBytes>>,
 }
@@ -213,25 +215,15 @@ impl Model {
 
     /// What the model is.
     pub fn describe(&self) -> Description {
-        let model = self.view();
-        let root = model.root();
-        let head =
-            |kind: &HeadKind| model.head(*kind).is_ok() || self.adapter().is_some_and(|a| a.kind == *kind);
-        Description {
-            name: root.provenance.name.as_str().to_owned(),
-            licence: root.provenance.licence.as_str().to_owned(),
-            bytes: model.bytes() as u64,
-            tokens: model.config().max_position_embeddings as u32,
-            arena_bytes: self.plan().bytes() as u64,
-            hidden_size: model.config().hidden_size as u32,
-            heads: HeadKind::ALL
-                .iter()
-                .filter(|kind| head(kind))
-                .map(|kind| kind.name().to_owned())
-                .collect(),
-            labels: self.labels(),
-            kernels: kernels::best().name.to_owned(),
+        let mut description = self.base.description.clone();
+        if let Some(adapter) = self.adapter() {
+            let own = std::mem::take(&mut description.heads);
+            let answers =
+                |kind: &HeadKind| *kind == adapter.kind || own.iter().any(|name| name == kind.name());
+            description.heads = names(HeadKind::ALL.into_iter().filter(answers));
+            description.labels = adapter.labels.iter().map(str::to_owned).collect();
         }
+        description
     }
 
     /// How likely each token of the text is to be a replacement, in order.
@@ -331,15 +323,16 @@ impl Model {
 
 impl core::fmt::Debug for Model {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Model({})", self.view().root().provenance.name.as_str())
+        write!(f, "Model({})", self.base.description.name)
     }
 }
 
 impl Model {
     fn of(bytes: Bytes) -> Result<Arc<Self>, ElectretError> {
         let opened = Opened::try_new(bytes, |bytes| View::open(bytes.as_slice()))?;
+        let description = description(opened.borrow_dependent());
         Ok(Arc::new(Self {
-            base: Arc::new(Base { opened, arenas: Mutex::default() }),
+            base: Arc::new(Base { opened, description, arenas: Mutex::default() }),
             learned: None,
             truncate: false,
         }))
@@ -347,7 +340,8 @@ impl Model {
 
     fn with_learned(&self, file: AlignedBytes) -> Result<Arc<Self>, ElectretError> {
         self.check()?;
-        let learned = Learned::try_new(file, |file| Adapter::open(file.as_slice(), &self.view()))?;
+        let learned = Learned::try_new(file, |file| Adapter::open(file.as_slice(), &self.view()))
+            .map_err(ElectretError::adapter)?;
         Ok(Arc::new(Self {
             base: self.base.clone(),
             learned: Some(Arc::new(learned)),
@@ -384,18 +378,6 @@ impl Model {
         self.learned.as_ref().map(|learned| *learned.borrow_dependent())
     }
 
-    fn labels(&self) -> Vec<String> {
-        match self.adapter() {
-            Some(adapter) => adapter.labels.iter().map(str::to_owned).collect(),
-            None => self.view().label_names().map(str::to_owned).collect(),
-        }
-    }
-
-    fn plan(&self) -> Plan {
-        let model = self.view();
-        Plan::inference(model.config(), model.config().max_position_embeddings).for_model(&model)
-    }
-
     /// Hands over a session in an arena of its own.
     pub(crate) fn ask<R, E: From<Error> + From<ElectretError>>(
         &self,
@@ -403,7 +385,7 @@ impl Model {
     ) -> Result<R, E> {
         self.check()?;
         let arenas = || self.base.arenas.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = self.plan();
+        let plan = plan(&self.view());
         let free = arenas().pop();
         let mut arena = free.unwrap_or_else(|| AlignedBytes::zeroed(plan.bytes()));
         let session = Session::with(self.view(), arena.as_mut_slice(), plan, kernels::best());
@@ -413,4 +395,29 @@ impl Model {
         self.check()?;
         answered
     }
+}
+
+/// What answers need: sequences as long as the model takes.
+fn plan(model: &View<'_>) -> Plan {
+    Plan::inference(model.config(), model.config().max_position_embeddings).for_model(model)
+}
+
+/// What a model is by itself.
+fn description(model: &View<'_>) -> Description {
+    let provenance = &model.root().provenance;
+    Description {
+        name: provenance.name.as_str().to_owned(),
+        licence: provenance.licence.as_str().to_owned(),
+        bytes: model.bytes() as u64,
+        tokens: model.config().max_position_embeddings as u32,
+        arena_bytes: plan(model).bytes() as u64,
+        hidden_size: model.config().hidden_size as u32,
+        heads: names(HeadKind::ALL.into_iter().filter(|&kind| model.head(kind).is_ok())),
+        labels: model.label_names().map(str::to_owned).collect(),
+        kernels: kernels::best().name.to_owned(),
+    }
+}
+
+fn names(kinds: impl Iterator<Item = HeadKind>) -> Vec<String> {
+    kinds.map(|kind| kind.name().to_owned()).collect()
 }

@@ -203,7 +203,7 @@ impl Tuner {
     #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn in_folder(model: Arc<Model>, lesson: Lesson, folder: &str) -> Result<Arc<Self>, ElectretError> {
         Self::of(model, lesson, Some(folder.into()), |tuner| {
-            open_store(Path::new(folder))?.resume(tuner)?;
+            open_store(Path::new(folder))?.resume(tuner).map_err(ElectretError::adapter)?;
             Ok(())
         })
     }
@@ -214,7 +214,7 @@ impl Tuner {
     /// As [`Tuner::new`]; [`ElectretError::Adapter`] for another lesson's or another model's state.
     #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn from_state(model: Arc<Model>, lesson: Lesson, state: Vec<u8>) -> Result<Arc<Self>, ElectretError> {
-        Self::of(model, lesson, None, |tuner| Ok(tuner.restore(&state)?))
+        Self::of(model, lesson, None, |tuner| tuner.restore(&state).map_err(ElectretError::adapter))
     }
 
     /// Learns every example `epochs` times, in an order that the seed decides, and returns when that is done. What is

@@ -272,7 +272,11 @@ pub unsafe extern "C" fn electret_learner_restore(
     error: *mut Failure,
 ) -> Status {
     // SAFETY: as the caller says.
-    unsafe { answer(error, || Ok(known(learner)?.tuner.restore(slice("state", state, state_bytes)?)?)) }
+    unsafe {
+        answer(error, || {
+            known(learner)?.tuner.restore(slice("state", state, state_bytes)?).map_err(Refusal::Adapter)
+        })
+    }
 }
 
 fn written(document: &impl Document, room: Room<'_, u8>) -> Result<(), Refusal> {

@@ -57,6 +57,8 @@ pub struct Failure {
 /// Why a call is refused.
 pub(super) enum Refusal {
     Core(Error),
+    /// What is wrong with an adapter or a learner's state.
+    Adapter(Error),
     Null(&'static str),
     NotUtf8 {
         field: &'static str,
@@ -107,6 +109,10 @@ impl Refusal {
     fn status(&self) -> Status {
         match self {
             Self::Core(error) => error.kind().into(),
+            Self::Adapter(error) => match error.kind() {
+                ErrorKind::Model => Status::Adapter,
+                kind => kind.into(),
+            },
             Self::NotUtf8 { .. } => Status::Text,
             Self::Null(_) | Self::Argument { .. } => Status::Argument,
             Self::Room { .. } => Status::Room,
@@ -121,10 +127,10 @@ impl Refusal {
                     App::Argument { .. } => Status::Argument,
                     App::Busy => Status::Busy,
                     App::Cancelled => Status::Cancelled,
+                    App::Adapter(_) => Status::Adapter,
                     App::Model(error)
                     | App::Text(error)
                     | App::NoSuchHead(error)
-                    | App::Adapter(error)
                     | App::Lesson(error)
                     | App::Store(error) => error.kind().into(),
                 }
@@ -136,7 +142,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Core(error) => error.fmt(f),
+            Self::Core(error) | Self::Adapter(error) => error.fmt(f),
             Self::Null(field) => write!(f, "{field}: must not be NULL"),
             Self::NotUtf8 { field, valid } => write!(f, "{field}: not UTF-8 after byte {valid}; convert it"),
             Self::Argument { field, reason } => write!(f, "{field}: {reason}"),

@@ -124,7 +124,12 @@ pub unsafe extern "C" fn electret_session_use(
             let adapter = if adapter.is_null() {
                 None
             } else {
-                Some(Adapter::open(slice("adapter", adapter, adapter_bytes)?, &session.model())?)
+                if !adapter.addr().is_multiple_of(4) {
+                    let reason = "its bytes must start at a multiple of 4";
+                    return Err(Refusal::Argument { field: "adapter", reason });
+                }
+                let file = slice("adapter", adapter, adapter_bytes)?;
+                Some(Adapter::open(file, &session.model()).map_err(Refusal::Adapter)?)
             };
             session.set_adapter(adapter)?;
             Ok(())

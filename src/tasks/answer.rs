@@ -21,7 +21,8 @@ pub struct Answer {
 
 impl Session<'_, '_> {
     /// The best answer of at most 30 tokens. A context that does not fit beside the question is read in windows, each
-    /// from the middle of the one before: it takes some twice the time of a pass over it, and no more memory.
+    /// from the middle of the one before: it takes some twice the time of a pass over it, and no more memory. Of a question
+    /// that is longer than half a window its end is not read.
     ///
     /// # Errors
     /// [`Error::NoSuchHead`], [`Error::EmptyText`] for an empty context, those of

@@ -64,7 +64,7 @@ impl<'m> Batch<'m> {
     }
 
     /// `answer` to each of `inputs`, in their order. It is called on one of the threads with a session
-    /// of that thread's arena.
+    /// of that thread's arena, which stays locked meanwhile: `answer` must not wait for work that it gives to these threads.
     pub fn answers<T: Sync, R: Send>(
         &self,
         inputs: &[T],

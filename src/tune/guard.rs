@@ -40,6 +40,11 @@ impl GuardPlan {
         self.state_bytes + 2 * self.kept_bytes()
     }
 
+    /// What decides where an example lies in a guard's memory, as it is kept beside that.
+    const fn shape(&self) -> [u32; 3] {
+        [self.held_out as u32, self.replayed as u32, self.example_bytes as u32]
+    }
+
     const fn slots(&self) -> usize {
         self.held_out + self.replayed
     }
@@ -300,13 +305,18 @@ impl<'a> Guard<'a> {
     /// Takes a written guard's memory over.
     pub(super) fn restore_from(&mut self, source: &mut Source<'_>) -> Result<(), Error> {
         let mut tally = [0; size_of::<Tally>()];
-        if check_payload(FileKind::Guard, source, |_, _| Ok(()))? != tally.len() + self.kept.len() {
+        let (own, mut shape) = (self.plan.shape(), [0; size_of::<[u32; 3]>()]);
+        let length = check_payload(FileKind::Guard, source, |at, piece| {
+            copy_overlap(at, piece, tally.len(), &mut shape);
+            Ok(())
+        })?;
+        if shape != bytemuck::bytes_of(&own) || length != tally.len() + shape.len() + self.kept.len() {
             let range = "that of the guard that was saved";
             return Err(Error::InvalidSetting { field: "plan", range });
         }
         take_payload(source, |at, piece| {
             copy_overlap(at, piece, 0, &mut tally);
-            copy_overlap(at, piece, tally.len(), self.kept);
+            copy_overlap(at, piece, tally.len() + shape.len(), self.kept);
             Ok(())
         })?;
         self.candidates.copy_from_slice(self.kept);
@@ -321,6 +331,7 @@ impl Document for Guard<'_> {
 
     fn payload(&self, take: &mut Take<'_>) -> Result<(), Error> {
         take(bytemuck::bytes_of(&self.tally))?;
+        take(bytemuck::bytes_of(&self.plan.shape()))?;
         take(self.kept)
     }
 }

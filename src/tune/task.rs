@@ -115,7 +115,7 @@ pub(crate) fn label_tokens(
         (HeadKind::Classify, Target::Class(label)) => set(labels, 0, checked(label, task)?),
         (HeadKind::Regress, Target::Value(value)) => {
             if !value.is_finite() {
-                return Err(Error::NotFinite);
+                return Err(Error::InvalidSetting { field: "value", range: "finite" });
             }
         }
         (HeadKind::Tag, Target::Tags(tags)) => {

@@ -117,6 +117,7 @@ impl<'a> Adapter<'a> {
             labels: record.labels as usize,
         };
         check_labels(model, kind, layout.labels, layout.strategy.head).map_err(|_| invalid("labels"))?;
+        check_label_names(model, kind, labels, layout.strategy.head).map_err(|_| invalid("labels"))?;
         let parameters: &[f32] = bytemuck::try_cast_slice(parameters).map_err(|_| invalid("alignment"))?;
         if parameters.len() != layout.len() {
             return Err(invalid("parameters"));
@@ -255,7 +256,8 @@ pub(crate) fn check_labels(
         return if found == labels {
             Ok(())
         } else {
-            Err(Error::LabelOutOfRange { label: labels, labels: found })
+            let range = "as many as the model's own head has, which is not trained";
+            Err(Error::InvalidSetting { field: "labels", range })
         };
     }
     let (fewest, most) = match kind {
@@ -268,4 +270,21 @@ pub(crate) fn check_labels(
         "two or more for classes and tags, at most the model's hidden size; one for a value, two for a span";
     let fits = (fewest..=most).contains(&labels);
     if fits { Ok(()) } else { Err(Error::InvalidSetting { field: "labels", range }) }
+}
+
+/// Whether the outputs of a head that is not trained keep the model's names: under others they would answer for each other.
+pub(crate) fn check_label_names(
+    model: &Model<'_>,
+    kind: HeadKind,
+    labels: Labels<'_>,
+    trained: bool,
+) -> Result<(), Error> {
+    let own = |labels: Labels<'_>| {
+        Ok(labels.iter().eq(model.head(kind)?.labels.iter().map(|label| label.as_str())))
+    };
+    if trained || !kind.has_label_names() || own(labels)? {
+        return Ok(());
+    }
+    let range = "those of the model's own head in its order, which is not trained";
+    Err(Error::InvalidSetting { field: "labels", range })
 }
