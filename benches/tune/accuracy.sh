@@ -2,7 +2,7 @@
 # What electret tune reaches on real tasks: the head alone and low-rank updates of all layers through the frozen
 # int8 weights of a model, mean of three seeds. Prints one line a task and strategy.
 #
-#   ELECTRET_SHARED=… bash benches/tune/accuracy.sh MODEL.electret [TASK…]
+#   cargo build --release && ELECTRET_SHARED=… bash benches/tune/accuracy.sh MODEL.electret [TASK…]
 #
 # STRATEGY is the one beside the head, MAX_SEQ the model's longest sequence where that is short.
 # Tasks: trec6 snips snips10 sms sst2 chunk. SMS has no split: every fifth message is held out. snips10 takes ten
