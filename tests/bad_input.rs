@@ -322,6 +322,25 @@ fn the_command_says_what_is_wrong() {
     refused(&["detect", "--model", empty.to_str().unwrap(), "x"], b"", 1, "should have 64 bytes and has 0");
 }
 
+/// Files of other shapes than those that are read: columns too many, questions that have no answer.
+#[test]
+fn labelled_files_that_would_teach_something_else() {
+    let squad = |answers| {
+        let question = format!(r#"{{"question": "Who?", "answers": {answers}}}"#);
+        format!(r#"{{"data": [{{"paragraphs": [{{"context": "Ann ran.", "qas": [{question}]}}]}}]}}"#)
+    };
+    for (name, text, message) in [
+        ("four.conll", "EU\tNNP\tB-NP\tB-ORG\n".to_owned(), "line 1: a word, a tab and one tag"),
+        ("none.json", squad("[]"), "answers: none to \"Who?\""),
+        ("nowhere.json", squad(r#"[{"text": "Ann"}]"#), "answer_start: missing"),
+    ] {
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        refused(&["tune", "--train", file, "-o", "nowhere/x.adapter"], b"", 1, message);
+    }
+}
+
 #[test]
 fn json_is_one_object_and_offsets_are_the_callers() {
     let text = "Où est 東京, naïve café?";

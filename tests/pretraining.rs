@@ -1,4 +1,4 @@
-//! From raw text to a model that answers: corpus, run, resume to the same losses, export, convert.
+//! Runs: resumed to the same losses, over ranks, with every objective, to a model that answers.
 #![cfg(all(feature = "train", feature = "cli"))]
 
 mod common;
@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use burn::backend::{Autodiff, Flex};
+use common::training::{corpus, curve, folder, run, train, train_among};
 use electret::evaluate::roc_auc;
 use electret::import::{Checkpoint, Tensors};
 use electret::quantize::quantize;
@@ -31,76 +32,6 @@ use electret::weights::AlignedBytes;
 use electret::{HeadKind, Model, Plan, Session, TINY};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-/// A few hundred documents of plain sentences.
-fn corpus(name: &str) -> PathBuf {
-    let folder = folder(name);
-    let subjects = ["The cat", "A dog", "My sister", "The old king", "Her teacher"];
-    let verbs = ["sees", "finds", "carries", "likes", "paints"];
-    let objects = ["a ball.", "the red house.", "two small boats.", "some bread.", "an apple!"];
-    let mut text = String::new();
-    for document in 0..400 {
-        for sentence in 0..4 {
-            let pick = |of: &[&'static str], by: usize| of[(document * 7 + sentence * by) % of.len()];
-            write!(text, "{} {} {} ", pick(&subjects, 3), pick(&verbs, 2), pick(&objects, 1)).unwrap();
-        }
-        text.push_str("\n\n");
-    }
-    let source = folder.join("text.txt");
-    std::fs::write(&source, text).unwrap();
-    let options = BuildOptions {
-        sources: vec![source],
-        out: folder.clone(),
-        vocab: None,
-        vocab_size: 120,
-        sequence: 32,
-        seed: 1,
-    };
-    let manifest = build(&options).unwrap();
-    assert_eq!(manifest.documents, 400);
-    assert!(manifest.heldout_examples >= 2 && manifest.train_examples >= 400);
-    folder
-}
-
-fn run(kind: Kind) -> Run {
-    let recipe = Run::preset("tiny", kind).unwrap();
-    Run { steps: 8, batch_size: 4, seed: 7, adam: Adam { warmup_steps: 2, ..recipe.adam }, ..recipe }
-}
-
-fn train(run: &Run, corpus: &Path, out: &Path, stop_at: Option<usize>) -> anyhow::Result<()> {
-    let _alone = ALONE.lock();
-    train_among(&Alone, run, corpus, out, stop_at, false).map(drop)
-}
-
-/// A backend has one generator of random numbers for the whole process.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn train_among(
-    ranks: &dyn Ranks,
-    run: &Run,
-    corpus: &Path,
-    out: &Path,
-    stop_at: Option<usize>,
-    interrupted: bool,
-) -> anyhow::Result<usize> {
-    let corpus = Corpus::open(corpus)?;
-    let interrupted = AtomicBool::new(interrupted);
-    let pace = Pace { report_every: 1, checkpoint_every: 3, stop_at, interrupted: &interrupted, ranks };
-    run.train::<Autodiff<Flex>>(&corpus, out, pace, &Default::default())
-}
-
-/// The curve without its last column, tokens per second.
-fn curve(run: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(run.join("curve.tsv")).unwrap();
-    text.lines().map(|line| line.rsplit_once('\t').unwrap().0.to_owned()).collect()
-}
 
 #[test]
 fn a_resumed_run_has_the_losses_of_an_uninterrupted_one() {
@@ -354,9 +285,10 @@ fn ranks_have_the_losses_of_one_process() {
     let pairs = kinds.map(|kind| (kind, Sharing::Embeddings)).into_iter();
     for (kind, sharing) in pairs.chain(sharings.map(|sharing| (Kind::Electra, sharing))) {
         let size = if sharing == Sharing::All { 1.0 } else { 0.5 };
-        // Two parts of a batch for each rank.
+        // Two parts of a batch for each rank, or one for the second.
+        let batch_size = if sharing == Sharing::Gdes { 3 } else { 4 };
         let generator = Generator { size, sharing };
-        let run = Run { steps: 5, dropout: 0.0, micro_batch: Some(1), generator, ..run(kind) };
+        let run = Run { steps: 5, batch_size, dropout: 0.0, micro_batch: Some(1), generator, ..run(kind) };
         let [alone, shared] = [&alone, &shared].map(|place| place.join(format!("{kind:?}-{sharing:?}")));
         train(&run, &corpus, &alone, None).unwrap();
         let begun = on_two_ranks(|ranks| {
@@ -514,122 +446,6 @@ fn a_run_becomes_a_model_that_answers() {
     }
 }
 
-/// A discriminator that learnt a difference on top of its generator's words (GDES) reads their sum: so does whatever
-/// starts from it, unless it keeps the two apart itself.
-#[test]
-fn a_warm_start_reads_what_the_discriminator_read() {
-    const WORDS: &str = "electra.embeddings.word_embeddings.weight";
-    const DELTA: &str = "word_embeddings_delta.weight";
-    let corpus = corpus("warm-corpus");
-    let warm = folder("warm-gdes");
-    let gdes = Run { generator: Generator { size: 0.5, sharing: Sharing::Gdes }, ..run(Kind::Electra) };
-    train(&gdes, &corpus, &warm, Some(4)).unwrap();
-    let values = |tensors: &Tensors, wanted| {
-        let (_, array) = tensors.iter().find(|(name, _)| *name == wanted).expect("a tensor of that name");
-        array.iter().copied().collect::<Vec<f32>>()
-    };
-    let learnt = newest_weights(&warm).unwrap().1;
-    let (words, delta) = (values(&learnt, WORDS), values(&learnt, DELTA));
-    assert!(delta.iter().any(|&value| value != 0.0));
-    let started = |recipe: &Run| {
-        let out = folder("warm-started");
-        train(&Run { init_from: Some(warm.clone()), ..recipe.clone() }, &corpus, &out, Some(0)).unwrap();
-        newest_weights(&out).unwrap().1
-    };
-    let sum: Vec<f32> = words.iter().zip(&delta).map(|(word, delta)| word + delta).collect();
-    assert!(values(&started(&run(Kind::Mlm)), WORDS) == sum);
-    let apart = started(&gdes);
-    assert!(values(&apart, WORDS) == words && values(&apart, DELTA) == delta);
-}
-
-/// Ids stand for other pieces in another vocabulary of the same length.
-#[test]
-fn another_vocabulary_is_refused() {
-    let corpus = corpus("vocabulary-corpus");
-    let out = folder("vocabulary-run");
-    train(&run(Kind::Mlm), &corpus, &out, Some(1)).unwrap();
-    let pieces = std::fs::read_to_string(corpus.join("vocab.txt")).unwrap();
-    let mut pieces: Vec<&str> = pieces.lines().collect();
-    let last = pieces.len() - 1;
-    pieces.swap(last, last - 1);
-    let other = folder("vocabulary-other");
-    std::fs::write(other.join("pieces.txt"), pieces.join("\n")).unwrap();
-    for given in ["pieces.txt", "vocab.txt"] {
-        build(&BuildOptions {
-            sources: vec![corpus.join("text.txt")],
-            out: other.clone(),
-            vocab: Some(other.join(given)),
-            vocab_size: 0,
-            sequence: 32,
-            seed: 1,
-        })
-        .unwrap();
-    }
-    let exported = export(&out, &other, Which::Generator, &folder("vocabulary-export"));
-    let warm = Run { init_from: Some(out.clone()), ..run(Kind::Electra) };
-    for refused in [exported.map(drop), train(&warm, &other, &folder("vocabulary-warm"), Some(1))] {
-        let message = format!("{:#}", refused.unwrap_err());
-        assert!(message.contains("another vocabulary"), "{message}");
-    }
-    std::fs::write(other.join("vocab.txt"), pieces[..last].join("\n")).unwrap();
-    let message = format!("{:#}", Corpus::open(&other).unwrap_err());
-    assert!(message.contains("vocab.txt: not what `corpus build` wrote"), "{message}");
-
-    let mut heldout = Command::new(env!("CARGO_BIN_EXE_electret"));
-    let said = heldout.arg("heldout").arg(&out).arg("--corpus").arg(&corpus).output().unwrap();
-    let message = String::from_utf8(said.stderr).unwrap();
-    assert!(!said.status.success() && message.contains("trains no discriminator"), "{message}");
-
-    let judges = folder("vocabulary-judges");
-    train(&run(Kind::Electra), &corpus, &judges, Some(1)).unwrap();
-    let mut heldout = Command::new(env!("CARGO_BIN_EXE_electret"));
-    let said = heldout.arg("heldout").arg(&judges).arg("--corpus").arg(&corpus).output().unwrap();
-    let message = String::from_utf8(said.stderr).unwrap();
-    assert!(!said.status.success() && message.contains("its vocabulary is not the run's"), "{message}");
-}
-
-/// A run that could not begin binds nobody to its settings.
-#[test]
-fn a_mistyped_start_can_be_corrected() {
-    let corpus = corpus("mistyped-corpus");
-    let (warm, out) = (folder("mistyped-warm"), folder("mistyped-run"));
-    train(&run(Kind::Mlm), &corpus, &warm, Some(1)).unwrap();
-    let pretrain = |options: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_electret"));
-        command.arg("pretrain").arg(&corpus).arg("-o").arg(&out);
-        command
-            .args(["--batch-size", "2", "--stop-at", "1", "--set", "shape.num_hidden_layers=1"])
-            .args(options);
-        let said = command.output().unwrap();
-        (said.status.success(), String::from_utf8(said.stderr).unwrap())
-    };
-    let wrong = warm.join("er").display().to_string();
-    let (done, message) = pretrain(&["--preset", "nano", "--steps", "3", "--init-from", &wrong]);
-    assert!(!done && message.contains("no run here"), "{message}");
-    let (done, message) = pretrain(&["--preset", "tiny", "--steps", "4"]);
-    assert!(done, "{message}");
-    let begun = Run::open(&out).unwrap();
-    assert_eq!((begun.preset.as_str(), begun.steps, begun.init_from), ("tiny", 4, None));
-    let (done, message) = pretrain(&["--steps", "5"]);
-    assert!(!done && message.contains("started with other settings (steps: 4 there, 5 now)"), "{message}");
-}
-
-/// One document in 200 is held out, and blank lines in a row are one: a text without any is learned.
-#[test]
-fn a_single_document_is_learned() {
-    let folder = folder("single-corpus");
-    let sentences = "The cat sees a ball.\nA dog finds the red house.\n".repeat(50);
-    let source = folder.join("text.txt");
-    let (out, sources) = (folder.clone(), vec![source.clone()]);
-    let options = BuildOptions { sources, out, vocab: None, vocab_size: 100, sequence: 32, seed: 1 };
-    for (text, documents) in [(sentences.clone(), 1), (format!("\n\n{sentences}\n\n\n{sentences}"), 2)] {
-        std::fs::write(&source, text).unwrap();
-        let manifest = build(&options).unwrap();
-        assert_eq!((manifest.documents, manifest.heldout_examples), (documents, 0));
-        assert!(manifest.train_examples >= 15 * documents);
-    }
-}
-
 #[test]
 fn a_run_has_one_process_at_a_time_and_outlives_damage() {
     let corpus = corpus("damage-corpus");
@@ -658,101 +474,6 @@ fn a_run_has_one_process_at_a_time_and_outlives_damage() {
     let (whole_curve, curve) = (self::curve(&whole), self::curve(&damaged));
     assert_eq!(curve, [&whole_curve[..5], &whole_curve[7..]].concat());
     assert_eq!(newest_weights(&whole).unwrap(), newest_weights(&damaged).unwrap());
-}
-
-/// The same documents as text, as JSON lines and compressed become the same shards; and a build that was killed goes
-/// on to the same bytes.
-#[test]
-fn a_corpus_is_the_same_from_any_form_and_after_any_interruption() {
-    let folder = folder("forms-corpus");
-    let (mut text, mut json) = (String::new(), String::new());
-    for document in 0..30_000 {
-        let body =
-            format!("Document {document} has one line. It says {} twice.\nAnd another one.", document * 7);
-        writeln!(text, "{body}\n").unwrap();
-        writeln!(json, "{}", serde_json::json!({"id": document, "text": body})).unwrap();
-    }
-    std::fs::write(folder.join("a.txt"), &text).unwrap();
-    std::fs::write(folder.join("a.jsonl"), &json).unwrap();
-    std::fs::write(folder.join("b.txt.zst"), zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
-    let vocab = corpus("forms-vocabulary").join("vocab.txt");
-    let command = |sources: &[&str], out: &Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_electret"));
-        command.current_dir(&folder).args(["corpus", "build"]).args(sources).arg("-o").arg(out);
-        command.arg("--vocab").arg(&vocab).args(["--seq", "32"]).stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    };
-    let shards = |out: &Path| ["train.u16", "heldout.u16"].map(|name| std::fs::read(out.join(name)).unwrap());
-    let out = |name: &str| folder.join(name);
-    for (source, out) in [("a.txt", out("plain")), ("a.jsonl", out("json")), ("b.txt.zst", out("zst"))] {
-        assert!(command(&[source], &out).status().unwrap().success(), "{source}");
-        Corpus::open(&out).unwrap().verify().unwrap();
-    }
-    let mut piped = command(&["-"], &out("piped")).stdin(Stdio::piped()).spawn().unwrap();
-    std::io::Write::write_all(&mut piped.stdin.take().unwrap(), text.as_bytes()).unwrap();
-    assert!(piped.wait().unwrap().success());
-    for other in ["json", "zst", "piped"] {
-        assert_eq!(shards(&out("plain")), shards(&out(other)), "{other}");
-    }
-
-    let sources = ["a.txt", "a.jsonl", "b.txt.zst"];
-    let started = Instant::now();
-    assert!(command(&sources, &out("whole")).status().unwrap().success());
-    let whole_time = started.elapsed().as_secs_f64();
-    let killed = out("killed");
-    let mut kills = 0;
-    for share in [0.2, 0.3, 0.5, 0.6, 0.7] {
-        let mut child = command(&sources, &killed).spawn().unwrap();
-        std::thread::sleep(Duration::from_secs_f64(share * whole_time));
-        kills += u32::from(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // What the note says of the shards is there, whatever was written after it.
-        if let Ok(mut shard) = std::fs::OpenOptions::new().append(true).open(killed.join("train.u16")) {
-            std::io::Write::write_all(&mut shard, b"left over").unwrap();
-        }
-        if killed.join("corpus.json").exists() {
-            break;
-        }
-    }
-    assert!(command(&sources, &killed).status().unwrap().success());
-    assert!(kills >= 2, "killed {kills} times");
-    assert_eq!(shards(&out("whole")), shards(&killed));
-
-    let mut changed = std::fs::read(killed.join("train.u16")).unwrap();
-    *changed.last_mut().unwrap() ^= 1;
-    std::fs::write(killed.join("train.u16"), changed).unwrap();
-    let message = Corpus::open(&killed).unwrap().verify().unwrap_err().to_string();
-    assert!(message.contains("train.u16"), "{message}");
-}
-
-#[test]
-fn bad_corpora() {
-    let folder = folder("bad-corpus");
-    let options = |source: &str| BuildOptions {
-        sources: vec![if source == "-" { "-".into() } else { folder.join(source) }],
-        out: folder.clone(),
-        vocab: None,
-        vocab_size: 100,
-        sequence: 32,
-        seed: 1,
-    };
-    std::fs::write(folder.join("binary"), [0xff, 0xfe, 0x00]).unwrap();
-    let message = format!("{:#}", build(&options("binary")).unwrap_err());
-    assert!(message.contains("not UTF-8 text"), "{message}");
-    let message = format!("{:#}", build(&options("missing")).unwrap_err());
-    assert!(message.contains("missing"), "{message}");
-    std::fs::write(folder.join("empty"), "").unwrap();
-    let message = format!("{:#}", build(&options("empty")).unwrap_err());
-    assert!(message.contains("no text to train on"), "{message}");
-    std::fs::write(folder.join("a.jsonl"), "{\"text\":\"One line.\"}\n{\"body\":1}\n").unwrap();
-    let message = format!("{:#}", build(&options("a.jsonl")).unwrap_err());
-    assert!(message.contains("line 2") && message.contains("text"), "{message}");
-    std::fs::write(folder.join("long"), "a ".repeat(33 << 20)).unwrap();
-    let message = format!("{:#}", build(&options("long")).unwrap_err());
-    assert!(message.contains("line 1") && message.contains("64 MiB"), "{message}");
-    let message = format!("{:#}", build(&options("-")).unwrap_err());
-    assert!(message.contains("--vocab"), "{message}");
 }
 
 #[test]

@@ -198,8 +198,11 @@ fn columns(text: &str, given: LabelNames) -> Result<Labelled, String> {
         }
         let (word, tag) = line
             .split_once('\t')
-            .filter(|(word, tag)| !word.is_empty() && !word.contains(char::is_whitespace) && !tag.is_empty())
-            .ok_or_else(|| format!("line {}: a word, a tab and a tag are wanted", index + 1))?;
+            .filter(|(word, tag)| {
+                let is_one = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+                is_one(word) && is_one(tag)
+            })
+            .ok_or_else(|| format!("line {}: a word, a tab and one tag are wanted", index + 1))?;
         if let Some(sentence) = sentences.last_mut() {
             sentence.push((index + 1, word, tag));
         }
@@ -233,11 +236,15 @@ fn squad(text: &str) -> Result<Labelled, String> {
                 let mut answers = Vec::new();
                 for answer in list(&question, "answers")? {
                     // SQuAD counts characters, not bytes.
-                    let start = answer.get("answer_start").and_then(Value::as_u64).unwrap_or(0) as usize;
+                    let start = answer.get("answer_start").and_then(Value::as_u64);
+                    let start = start.ok_or("answer_start: missing, or no number")? as usize;
                     let start = context.char_indices().nth(start).map_or(context.len(), |(byte, _)| byte);
                     answers.push((start, string(&answer, "text")?));
                 }
                 let text = string(&question, "question")?;
+                if answers.is_empty() {
+                    return Err(format!("answers: none to {text:?}; SQuAD 1.1 has one to every question"));
+                }
                 examples.push(Example { text, pair: Some(context.clone()), truth: Truth::Answers(answers) });
             }
         }

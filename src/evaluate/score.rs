@@ -124,6 +124,7 @@ impl<'d> Answers<'d> {
                     writeln!(lines, "{index}\t{}", self.data.labels[*found])
                 }
                 Some(Answered::Value { found, .. }) => writeln!(lines, "{index}\t{found:.3}"),
+                None if self.data.kind == HeadKind::Regress => writeln!(lines, "{index}\t{:.3}", 0.0),
                 None => writeln!(lines, "{index}\t{}", self.data.labels.first().map_or("", String::as_str)),
                 Some(Answered::Tags { .. } | Answered::Span { .. }) => return None,
             };

@@ -13,6 +13,12 @@ use crate::ElectraConfig;
 use crate::text::SpecialTokens;
 use crate::weights::HeadKind;
 
+/// The word embeddings' name.
+pub const WORDS: &str = "electra.embeddings.word_embeddings.weight";
+
+/// The position embeddings' name.
+pub const POSITIONS: &str = "electra.embeddings.position_embeddings.weight";
+
 /// Everything a folder holds, in f32.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {

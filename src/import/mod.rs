@@ -11,7 +11,7 @@ mod tensorflow;
 mod tensors;
 mod vocabulary;
 
-pub use checkpoint::{Checkpoint, HeadTensors};
+pub use checkpoint::{Checkpoint, HeadTensors, POSITIONS, WORDS};
 pub use error::ImportError;
 pub use hugging_face::write_peft;
 #[cfg(feature = "onnx")]

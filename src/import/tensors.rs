@@ -77,6 +77,19 @@ impl Tensors {
         self.by_name.iter().map(|(name, stored)| (name, stored.array()))
     }
 
+    /// Their names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.by_name.keys()
+    }
+
+    /// The tensor of that name, whatever its shape.
+    ///
+    /// # Errors
+    /// [`ImportError::MissingTensor`].
+    pub fn array(&self, name: &str) -> Result<CowArray<'_, f32, IxDyn>, ImportError> {
+        Ok(self.stored(name)?.array())
+    }
+
     /// Lets go of the pages of files that were read so far: what is needed again is read again.
     pub fn release(&self) {
         self.files.iter().for_each(|file| release(file));
@@ -122,8 +135,12 @@ impl Tensors {
         self.get(name, shape).map(drop)
     }
 
+    fn stored(&self, name: &str) -> Result<&Stored, ImportError> {
+        self.by_name.get(name).ok_or_else(|| ImportError::MissingTensor(name.to_owned()))
+    }
+
     fn get(&self, name: &str, shape: &[usize]) -> Result<&Stored, ImportError> {
-        let stored = self.by_name.get(name).ok_or_else(|| ImportError::MissingTensor(name.to_owned()))?;
+        let stored = self.stored(name)?;
         if stored.shape() == shape {
             Ok(stored)
         } else {

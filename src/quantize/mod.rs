@@ -28,7 +28,7 @@ use calibrate::{Calibration, Moments};
 use dequantize::{dense_layers, layer_name};
 use ndarray::Array2;
 
-use crate::import::{Checkpoint, HeadTensors, ImportError};
+use crate::import::{Checkpoint, HeadTensors, ImportError, WORDS};
 use crate::kernels::KernelSet;
 use crate::weights::owned::{
     AlignedBytes, Check, Config, Embeddings, Head, Layer, Linear, Norm, Provenance, Root,
@@ -107,9 +107,6 @@ impl Recipe {
         Self { int4: int4.map(|(name, _)| name).collect(), calibration: Vec::new() }
     }
 }
-
-/// The word embeddings' name.
-const WORDS: &str = "electra.embeddings.word_embeddings.weight";
 
 /// The matrices of a checkpoint that may become int4: the word embeddings and the layers' dense weights, as far as
 /// that makes them smaller. Projection and heads are small, and stay int8.

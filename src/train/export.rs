@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::checkpoint::newest_weights;
 use super::corpus::{Corpus, Manifest};
@@ -10,7 +10,7 @@ use super::model::WORD_DELTA;
 use super::objective::Kind;
 use super::run::{Run, Sharing};
 use crate::ElectraConfig;
-use crate::import::{Checkpoint, HeadTensors, Tensors, read_vocabulary};
+use crate::import::{Checkpoint, HeadTensors, POSITIONS, Tensors, WORDS, read_vocabulary};
 
 /// Which network of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +68,7 @@ pub fn export(folder: &Path, corpus_folder: &Path, which: Which, out: &Path) -> 
             }
         }
     });
-    let positions = "electra.embeddings.position_embeddings.weight";
-    let tensors = tensors.with_first_rows(positions, config.max_position_embeddings);
+    let tensors = tensors.with_first_rows(POSITIONS, config.max_position_embeddings);
     let head = match which {
         Which::Discriminator => HeadTensors::discriminator(config.hidden_size),
         Which::Generator => HeadTensors::generator(config.embedding_size),
@@ -93,11 +92,7 @@ pub(super) fn with_delta(mut tensors: Tensors) -> Result<Tensors> {
     if !tensors.contains(WORD_DELTA) {
         return Ok(tensors);
     }
-    let name = "electra.embeddings.word_embeddings.weight";
-    let of =
-        |wanted: &str| tensors.iter().find(|(name, _)| *name == wanted).map(|(_, array)| array.to_owned());
-    let (words, delta) = of(name).zip(of(WORD_DELTA)).context("the word embeddings are missing")?;
-    let sum = words + delta;
-    tensors.insert(name, sum.shape(), sum.iter().copied().collect());
+    let sum = tensors.array(WORDS)?.to_owned() + tensors.array(WORD_DELTA)?;
+    tensors.insert(WORDS, sum.shape(), sum.iter().copied().collect());
     Ok(tensors)
 }

@@ -71,6 +71,11 @@ impl<B: AutodiffBackend> Learner<B> {
         self.step
     }
 
+    /// Whether there were gradients before, so that the next ones come piece by piece.
+    pub fn has_groups(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     /// What networks read, and gradients are taken of.
     pub fn weights(&self) -> &Weights<B> {
         &self.leaves

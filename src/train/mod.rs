@@ -1,7 +1,7 @@
 //! Pre-training ELECTRA (feature `train`): raw text in, a trained generator and discriminator out.
 //!
 //! [`corpus`] turns text into a vocabulary and packed examples. A [`run`] is what one TOML file says; [`trainer`]
-//! does its steps: [`masked`] draws them, [`placed`] is where they lie on a device, [`objective`] and [`model`] hold
+//! does its steps: [`start`] is what it begins with, [`masked`] draws them, [`placed`] is where they lie on a device, [`objective`] and [`model`] hold
 //! the equations, [`kernels`] is what a backend does better, [`learner`] holds what is learnt, [`optimizer`] is the
 //! recipe's Adam, [`ranks`] are the processes that share them, which sum gradients while [`tape`] still finds others.
 //! [`checkpoint`] makes a run resumable to the same losses, [`curve`], [`tensorboard`] and [`report`] show it,
@@ -35,4 +35,5 @@ pub mod start;
 pub mod tape;
 pub mod tensorboard;
 pub mod trainer;
+mod warm;
 pub mod weights;

@@ -40,7 +40,7 @@ pub struct Run {
     pub dropout: f64,
     /// Seed of initial weights, order, masks, samples and dropout.
     pub seed: u64,
-    /// A run whose newest encoder this one starts from.
+    /// A run, or a model's Hugging Face folder, whose encoder this run starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
     /// What the tables of positions start as; those of a run that is started from stay as they are.
@@ -251,7 +251,11 @@ impl Run {
             ensure!((0.0..most).contains(&value), "{name} = {value}: 0 or more, and below {most}");
             Ok(())
         };
-        ensure!(self.steps > 0, "steps = 0: at least 1");
+        ensure!(
+            self.steps > 1,
+            "steps = {}: at least 2, of which the last has a learning rate of 0",
+            self.steps
+        );
         ensure!(self.batch_size > 0, "batch_size = 0: at least 1");
         ensure!(
             self.batch_size.is_multiple_of(self.micro()) && self.micro() > 0,
@@ -281,6 +285,13 @@ impl Run {
             "shape.num_attention_heads = {}: it must divide shape.hidden_size = {} into heads at most {MAX_HEAD} wide",
             shape.num_attention_heads,
             shape.hidden_size
+        );
+        let generator = self.generator_config(&shape);
+        ensure!(
+            generator.has_usable_heads(),
+            "generator.size = {}: its width of {} has no heads at most {MAX_HEAD} wide; take one of a multiple of 64",
+            self.generator.size,
+            generator.hidden_size
         );
         ensure!(
             self.has_generator() || self.generator.sharing == Sharing::Embeddings,
@@ -324,8 +335,9 @@ impl Run {
         Ok(config)
     }
 
-    /// The generator's shape beside that discriminator: as deep, heads 64 wide, a feed-forward layer of four times
-    /// its width (`run_pretraining.get_generator_config`). Where all weights are shared, it is the discriminator's.
+    /// The generator's shape beside that discriminator: as deep, heads 64 wide or the next wider ones that divide
+    /// its width, a feed-forward layer of four times its width (`run_pretraining.get_generator_config`). Where all
+    /// weights are shared, it is the discriminator's.
     pub fn generator_config(&self, discriminator: &ElectraConfig) -> ElectraConfig {
         if self.generator.sharing == Sharing::All {
             return *discriminator;

@@ -16,10 +16,9 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::checkpoint::{Checkpoint, has_checkpoint, newest_weights};
+use super::checkpoint::{Checkpoint, has_checkpoint};
 use super::corpus::{Corpus, Example, Manifest};
 use super::curve::Curve;
-use super::export::with_delta;
 use super::kernels::{Computed, Differentiable};
 use super::learner::{Gradients, Learner, Precision};
 use super::masked::Masked;
@@ -178,6 +177,14 @@ impl Run {
         let mut claim = None;
         if ranks.rank() == 0 {
             claim = Some(self.claim(folder, &corpus.manifest)?);
+            if self.adam.warmup_steps >= self.steps {
+                log::warn!(
+                    "warm-up of {} steps in a run of {}: the learning rate never comes to {}",
+                    self.adam.warmup_steps,
+                    self.steps,
+                    self.adam.learning_rate
+                );
+            }
             if !has_checkpoint(folder)? {
                 corpus.verify()?;
                 let weights = self.initial_weights(shapes, corpus, device)?;
@@ -236,6 +243,9 @@ impl Run {
         let mut sums: Gradients<B::InnerBackend> = Vec::new();
         let mut observed = Vec::new();
         let mut interrupted = false;
+        // The first of a process's parts gives its gradients at once, the others piece by piece: in the first step, for
+        // which some ranks may have one part and others more, all send them at once.
+        let in_pieces = learner.has_groups();
         let (rank, size) = (pace.ranks.rank(), pace.ranks.size());
         let mut parts = parts.into_iter().enumerate().filter(|(index, _)| index % size == rank).peekable();
         while let Some((index, part)) = parts.next() {
@@ -251,7 +261,11 @@ impl Run {
             };
             let pieces = gradients.map(|piece| piece.into_iter().map(&mut add).collect());
             if parts.peek().is_none() {
-                (sums, interrupted) = over_ranks(pieces, pace, device)?;
+                (sums, interrupted) = if in_pieces {
+                    over_ranks(pieces, pace, device)?
+                } else {
+                    over_ranks(std::iter::once(pieces.flatten().collect()), pace, device)?
+                };
             } else {
                 sums = pieces.flat_map(|piece: Gradients<_>| piece).collect();
             }
@@ -281,23 +295,18 @@ impl Run {
         corpus: &Corpus,
         device: &B::Device,
     ) -> Result<Weights<B>> {
-        let mut weights = Weights::from_tensors(&fresh_weights(self, &shapes.discriminator), device)?;
+        let mut fresh = fresh_weights(self, &shapes.discriminator);
+        if let Some(from) = &self.init_from {
+            let warmed = self.warmed(fresh, from, &shapes.discriminator, corpus);
+            fresh = warmed.with_context(|| from.display().to_string())?;
+        }
+        let mut weights = Weights::from_tensors(&fresh, device)?;
         // The unigram distribution is known; learning it would take the first thousand steps.
         let frequencies = Tensor::from_floats(corpus.log_frequencies().as_slice(), device);
         for name in ["generator_lm_head.bias", "electra_lm_head.bias"] {
             if let Some(bias) = weights.vectors.get_mut(name) {
                 *bias = frequencies.clone();
             }
-        }
-        if let Some(other) = &self.init_from {
-            Self::open(other)?;
-            Self::shares_vocabulary(other, &corpus.manifest)?;
-            let (step, tensors) = newest_weights(other)?;
-            log::info!("starting from the encoder of {} at step {step}", other.display());
-            let apart = self.generator.sharing == Sharing::Gdes;
-            let tensors = if apart { tensors } else { with_delta(tensors)? };
-            let adopted = weights.adopt_encoder(&Weights::from_tensors(&tensors, device)?);
-            adopted.with_context(|| other.display().to_string())?;
         }
         Ok(weights)
     }

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use burn::tensor::{
     Int, Tensor, TensorData,
     backend::{AutodiffBackend, Backend},
 };
 
-use super::model::WORD_DELTA;
 use crate::import::Tensors;
 
 /// Parameters or optimiser moments: one tensor a name.
@@ -98,32 +97,6 @@ impl<B: Backend> Weights<B> {
         }
         Ok(tensors)
     }
-
-    /// Takes the encoder `electra.…` of other weights over, which must have the same shapes, and what a discriminator
-    /// has learnt on top of shared words where both keep that apart.
-    pub fn adopt_encoder(&mut self, other: &Self) -> Result<()> {
-        let delta = |name: &str| name == WORD_DELTA && other.matrices.contains_key(name);
-        let adopted = |name: &str| name.starts_with("electra.") || delta(name);
-        for (name, tensor) in self.matrices.iter_mut().filter(|(name, _)| adopted(name)) {
-            adopt(name, tensor, &other.matrices)?;
-        }
-        for (name, tensor) in self.vectors.iter_mut().filter(|(name, _)| adopted(name)) {
-            adopt(name, tensor, &other.vectors)?;
-        }
-        Ok(())
-    }
-}
-
-fn adopt<B: Backend, const D: usize>(
-    name: &str,
-    tensor: &mut Tensor<B, D>,
-    others: &BTreeMap<String, Tensor<B, D>>,
-) -> Result<()> {
-    let found = others.get(name).with_context(|| format!("tensor {name}: missing"))?;
-    let (theirs, ours) = (found.dims(), tensor.dims());
-    ensure!(theirs == ours, "tensor {name}: its shape is {theirs:?} there and {ours:?} here");
-    *tensor = found.clone();
-    Ok(())
 }
 
 /// The values of a tensor of that name on the host.

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 pub mod golden;
+#[cfg(all(feature = "train", feature = "cli"))]
+pub mod training;
 
 use std::path::PathBuf;
 

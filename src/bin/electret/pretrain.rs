@@ -45,8 +45,8 @@ pub struct Pretrain {
     /// What is learnt: electra, or one that the paper compares it with.
     #[arg(long, value_enum)]
     objective: Option<Objectives>,
-    /// A run whose encoder this one starts from.
-    #[arg(long, value_name = "RUN")]
+    /// A run, or a model's Hugging Face folder, whose encoder this run starts from.
+    #[arg(long, value_name = "FOLDER")]
     init_from: Option<PathBuf>,
     /// Steps of the whole schedule.
     #[arg(long)]

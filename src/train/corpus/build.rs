@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,8 @@ struct Building {
 impl Building {
     /// Goes on with what an interrupted build of the same sources left, or begins; and the vocabulary to read with.
     fn open(options: &BuildOptions) -> Result<(Self, AlignedBytes)> {
+        // A mistyped name is found before anything is written.
+        options.sources.iter().try_for_each(|source| Lines::open(source).map(drop))?;
         let vocab = options.out.join("vocab.txt");
         let left = std::fs::read(note_path(&options.out)).ok();
         let left: Option<Note> = left.and_then(|json| serde_json::from_slice(&json).ok());
@@ -201,7 +203,11 @@ impl Building {
 
     fn finish(self, options: &BuildOptions) -> Result<Manifest> {
         let (train, heldout) = (self.note.train, self.note.heldout);
-        ensure!(train.examples > 0, "the sources hold no text to train on");
+        if train.examples == 0 {
+            // Once there is some, it is not to be passed over as read.
+            remove_note(options)?;
+            bail!("the sources hold no text to train on");
+        }
         if heldout.examples == 0 {
             log::warn!(
                 "no text is held out: one document in {HELDOUT_EVERY} is, and there are {}; in plain text a blank line \
@@ -226,8 +232,7 @@ impl Building {
         let path = options.out.join("corpus.json");
         write_atomically(&path, &serde_json::to_vec_pretty(&manifest)?)
             .with_context(|| path.display().to_string())?;
-        let note = note_path(&options.out);
-        std::fs::remove_file(&note).with_context(|| note.display().to_string())?;
+        remove_note(options)?;
         Ok(manifest)
     }
 }
@@ -242,6 +247,11 @@ fn ids(tokenizer: &Tokenizer<'_>, sentence: &str, room: &mut Vec<Token>) -> Resu
 
 fn note_path(out: &Path) -> PathBuf {
     out.join("corpus.part.json")
+}
+
+fn remove_note(options: &BuildOptions) -> Result<()> {
+    let note = note_path(&options.out);
+    std::fs::remove_file(&note).with_context(|| note.display().to_string())
 }
 
 /// A shard that is being written.

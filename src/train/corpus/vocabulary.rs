@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Result, anyhow};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::wordpiece::{WordPiece, WordPieceTrainer};
 use tokenizers::normalizers::BertNormalizer;
@@ -14,13 +16,15 @@ use super::source::Lines;
 use crate::import::write_vocabulary;
 use crate::text::SpecialTokens;
 
-/// Of so many lines one is learned from.
-const EVERY: usize = 4;
+/// Bytes of each source that are learned from line by line; of what follows one line in [`EVERY`] is drawn.
+const WHOLE_BYTES: usize = 4 << 20;
+const EVERY: u32 = 4;
 
-/// Bytes of text that are learned from at most: word counts of more would only fill memory.
+/// Bytes of text that are learned from at most, the same share of them of each source: word counts of more would only
+/// fill memory.
 const MOST_BYTES: usize = 256 << 20;
 
-/// Trains an uncased WordPiece vocabulary of `pieces` pieces on every fourth line of the sources, and writes it.
+/// Trains an uncased WordPiece vocabulary of `pieces` pieces on a sample of the sources' lines, and writes it.
 ///
 /// # Errors
 /// What reading a source says.
@@ -38,11 +42,8 @@ pub fn train(sources: &[PathBuf], pieces: usize, path: &Path) -> Result<()> {
     log::info!("training a vocabulary of {pieces} pieces");
     // The trainer takes lines, not errors: the first one ends them and is found here.
     let failed = Mutex::new(None);
-    let sample = sources.iter().flat_map(|source| lines(source, &failed)).step_by(EVERY);
-    let sample = sample.scan(0, |bytes, line| {
-        *bytes += line.len();
-        (*bytes <= MOST_BYTES).then_some(line)
-    });
+    let most = MOST_BYTES / sources.len().max(1);
+    let sample = sources.iter().flat_map(|source| sample(lines(source, &failed), most));
     tokenizer.train(&mut TrainerWrapper::from(trainer), sample).map_err(|error| anyhow!("{error}"))?;
     if let Some(error) = failed.into_inner().unwrap_or_default() {
         return Err(error);
@@ -51,6 +52,20 @@ pub fn train(sources: &[PathBuf], pieces: usize, path: &Path) -> Result<()> {
     pieces.sort_by_key(|&(_, id)| id);
     let pieces: Vec<String> = pieces.into_iter().map(|(piece, _)| piece).collect();
     Ok(write_vocabulary(path, &pieces)?)
+}
+
+/// The first lines, then some: drawn, for every fourth might be of a kind, such as titles; up to so many bytes.
+fn sample(lines: impl Iterator<Item = String>, most: usize) -> impl Iterator<Item = String> {
+    let (mut random, mut bytes) = (ChaCha8Rng::seed_from_u64(0), 0);
+    let drawn = lines.filter(move |line| {
+        let taken = !line.is_empty() && (bytes < WHOLE_BYTES || random.random_ratio(1, EVERY));
+        bytes += if taken { line.len() } else { 0 };
+        taken
+    });
+    drawn.scan(0, move |bytes, line| {
+        *bytes += line.len();
+        (*bytes <= most).then_some(line)
+    })
 }
 
 /// The lines of a source up to the first that cannot be read, which is kept in `failed`.
