@@ -81,7 +81,7 @@ fn device_logits(model: Model<'_>, adapter: Option<Adapter<'_>>, kind: HeadKind)
 const CASES: [(&str, HeadKind, &[&str], &str); 5] = [
     ("tokcls", HeadKind::Tag, &["a", "b", "c", "d"], "head+bias+words:2+lora:3:2:all"),
     ("tokcls", HeadKind::Classify, &["a", "b", "c"], "head+lora:4:1"),
-    ("seqcls", HeadKind::Classify, &["a", "b", "c"], "lora:2:2:kao"),
+    ("seqcls", HeadKind::Classify, &["LABEL_0", "LABEL_1", "LABEL_2"], "lora:2:2:kao"),
     ("pretraining", HeadKind::Detect, &["replaced"], "head+bias:1"),
     ("qa", HeadKind::Answer, &["start", "end"], "head+lora:2:2:all"),
 ];
@@ -131,7 +131,7 @@ fn what_an_adapter_leaves_alone_stays_as_it_is() {
         let file = AlignedBytes::copy_of(&quantize_by(&checkpoint, "random", "none", &recipe).unwrap());
         let model = Model::open(file.as_slice()).unwrap();
         for (strategy, changed) in [("head", 1), ("lora:2:1", 2), ("head+lora:2:2:ko", 5)] {
-            let (kind, labels) = (HeadKind::Classify, ["a", "b", "c"]);
+            let (kind, labels) = (HeadKind::Classify, ["LABEL_0", "LABEL_1", "LABEL_2"]);
             let strategy = Strategy::parse(strategy).unwrap();
             let config = *model.config();
             let layout = Layout { config, strategy, width: model.head_width(kind), labels: labels.len() };
