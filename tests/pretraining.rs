@@ -4,16 +4,13 @@
 mod common;
 
 use std::cell::Cell;
-use std::fmt::Write;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use burn::backend::{Autodiff, Flex};
-use common::training::{corpus, curve, folder, run, train, train_among};
+use common::training::{ALONE, corpus, curve, folder, run, train, train_among};
 use electret::evaluate::roc_auc;
 use electret::import::{Checkpoint, Tensors};
 use electret::quantize::quantize;
@@ -24,10 +21,10 @@ use electret::train::export::{Which, export};
 use electret::train::learner::Precision;
 use electret::train::objective::Kind;
 use electret::train::optimizer::Adam;
-use electret::train::ranks::{Alone, Pending, Ranks};
+use electret::train::ranks::{Pending, Ranks};
 use electret::train::run::{Generator, Positions, Run, Shape, Sharing};
 use electret::train::start::fresh_weights;
-use electret::train::trainer::{Order, Pace};
+use electret::train::trainer::Order;
 use electret::weights::AlignedBytes;
 use electret::{HeadKind, Model, Plan, Session, TINY};
 use rand::{Rng, SeedableRng};

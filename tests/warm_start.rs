@@ -161,7 +161,7 @@ fn a_mistyped_start_can_be_corrected() {
     };
     let wrong = warm.join("er").display().to_string();
     let (done, message) = pretrain(&["--preset", "nano", "--steps", "3", "--init-from", &wrong]);
-    assert!(!done && message.contains("neither a run nor a model's folder"), "{message}");
+    assert!(!done && message.contains("neither a run (run.toml) nor a model's folder"), "{message}");
     let (done, message) = pretrain(&["--preset", "tiny", "--steps", "4"]);
     assert!(done, "{message}");
     let begun = Run::open(&out).unwrap();

@@ -64,7 +64,7 @@ pub fn train(run: &Run, corpus: &Path, out: &Path, stop_at: Option<usize>) -> an
 }
 
 /// A backend has one generator of random numbers for the whole process.
-static ALONE: Mutex<()> = Mutex::new(());
+pub static ALONE: Mutex<()> = Mutex::new(());
 
 /// The same as one of several ranks; the step that it stopped after.
 pub fn train_among(
