@@ -242,3 +242,24 @@ fn tensors(layout: &Layout) -> Vec<std::ops::Range<usize>> {
     }
     all
 }
+
+/// Under other names, or in another order, the outputs of a head that is not trained would answer for each other.
+#[test]
+fn a_head_that_is_not_trained_keeps_its_labels() {
+    let file = AlignedBytes::copy_of(
+        &quantize(&Golden::open().checkpoint(Some("seqcls")), "random", "none").unwrap(),
+    );
+    let model = Model::open(file.as_slice()).unwrap();
+    let mut arena = AlignedBytes::zeroed(1 << 20);
+    let mut tuner = |labels: &[&str], strategy: &str| {
+        let (task, strategy) = (Task::classify(labels), Strategy::parse(strategy).unwrap());
+        Tuner::new(model, arena.as_mut_slice(), 16, task, strategy, Settings::default()).map(drop)
+    };
+    let (own, swapped) = (["LABEL_0", "LABEL_1", "LABEL_2"], ["LABEL_1", "LABEL_0", "LABEL_2"]);
+    tuner(&own, "lora:2:1").unwrap();
+    tuner(&swapped, "head+lora:2:1").unwrap();
+    for labels in [&swapped[..], &own[..2]] {
+        let message = tuner(labels, "lora:2:1").unwrap_err().to_string();
+        assert_eq!(message, "settings.labels: must be the model's own, where its head is not trained");
+    }
+}

@@ -61,7 +61,7 @@ use crate::random::Random;
 use crate::tasks::head;
 use crate::text::{Input, Tokenizer};
 use crate::weights::strategy::{Layout, MAX_RANK, NormPart, Part, Strategy};
-use crate::weights::{Adapter, Model, check_label_names, check_labels, native};
+use crate::weights::{Adapter, Model, check_labels, native};
 use crate::{Error, TuningPlan};
 use optimizer::Moments;
 
@@ -463,7 +463,7 @@ pub(crate) fn lesson_tokens(model: &Model<'_>, asked: u32) -> Result<usize, Erro
 /// What is trained of a model for a task.
 fn layout(model: &Model<'_>, task: &Task<'_>, strategy: Strategy) -> Result<Layout, Error> {
     check_labels(model, task.kind, task.labels.len(), strategy.head)?;
-    check_label_names(model, task.kind, task.names(), strategy.head)?;
+    task.check_names(model, strategy.head)?;
     if strategy.words > MAX_RANK || strategy.lora.is_some_and(|lora| !(1..=MAX_RANK).contains(&lora.rank)) {
         return Err(Error::InvalidStrategy("a rank is a number from 1 to 64"));
     }

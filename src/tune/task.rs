@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use crate::Error;
 use crate::text::{Input, Token};
-use crate::weights::{HeadKind, Labels};
+use crate::weights::{HeadKind, Labels, Model, OWN_LABELS};
 
 /// A kind of answer and the names of its labels.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,17 @@ impl<'t> Task<'t> {
 
     pub(super) const fn names(&self) -> Labels<'t> {
         Labels::Names(self.labels)
+    }
+
+    /// Whether the outputs of a head that is not trained keep the model's names: under others they would answer for each
+    /// other.
+    pub(super) fn check_names(&self, model: &Model<'_>, trained: bool) -> Result<(), Error> {
+        if trained || !self.kind.has_label_names() {
+            return Ok(());
+        }
+        let own = &model.head(self.kind)?.labels;
+        let same = own.iter().zip(self.labels).all(|(own, label)| own.as_str() == *label);
+        if same { Ok(()) } else { Err(Error::InvalidSetting { field: "labels", range: OWN_LABELS }) }
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {

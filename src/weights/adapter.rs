@@ -117,7 +117,6 @@ impl<'a> Adapter<'a> {
             labels: record.labels as usize,
         };
         check_labels(model, kind, layout.labels, layout.strategy.head).map_err(|_| invalid("labels"))?;
-        check_label_names(model, kind, labels, layout.strategy.head).map_err(|_| invalid("labels"))?;
         let parameters: &[f32] = bytemuck::try_cast_slice(parameters).map_err(|_| invalid("alignment"))?;
         if parameters.len() != layout.len() {
             return Err(invalid("parameters"));
@@ -256,8 +255,7 @@ pub(crate) fn check_labels(
         return if found == labels {
             Ok(())
         } else {
-            let range = "as many as the model's own head has, which is not trained";
-            Err(Error::InvalidSetting { field: "labels", range })
+            Err(Error::InvalidSetting { field: "labels", range: OWN_LABELS })
         };
     }
     let (fewest, most) = match kind {
@@ -272,19 +270,5 @@ pub(crate) fn check_labels(
     if fits { Ok(()) } else { Err(Error::InvalidSetting { field: "labels", range }) }
 }
 
-/// Whether the outputs of a head that is not trained keep the model's names: under others they would answer for each other.
-pub(crate) fn check_label_names(
-    model: &Model<'_>,
-    kind: HeadKind,
-    labels: Labels<'_>,
-    trained: bool,
-) -> Result<(), Error> {
-    let own = |labels: Labels<'_>| {
-        Ok(labels.iter().eq(model.head(kind)?.labels.iter().map(|label| label.as_str())))
-    };
-    if trained || !kind.has_label_names() || own(labels)? {
-        return Ok(());
-    }
-    let range = "those of the model's own head in its order, which is not trained";
-    Err(Error::InvalidSetting { field: "labels", range })
-}
+/// What labels must be of a head that is not trained.
+pub(crate) const OWN_LABELS: &str = "the model's own, where its head is not trained";

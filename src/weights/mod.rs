@@ -16,7 +16,7 @@ pub mod owned;
 pub mod strategy;
 
 pub use adapter::{Adapter, Labels};
-pub(crate) use adapter::{LowRank, check_label_names, check_labels};
+pub(crate) use adapter::{LowRank, OWN_LABELS, check_labels};
 pub use document::{Document, Take};
 pub use format::{Channels, HalfTile, HeadKind, Tile};
 pub(crate) use header::CRC_32C;
