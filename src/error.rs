@@ -162,6 +162,16 @@ pub enum ErrorKind {
     Memory,
 }
 
+impl ErrorKind {
+    /// The same of what was met in an adapter or a learner's state: a file that is cut short is no damaged model there.
+    pub const fn of_adapter(self) -> Self {
+        match self {
+            Self::Model => Self::Adapter,
+            kind => kind,
+        }
+    }
+}
+
 impl<S> Error<S> {
     /// What one can do about it.
     pub const fn kind(&self) -> ErrorKind {

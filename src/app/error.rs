@@ -57,7 +57,13 @@ pub enum ElectretError {
 
 impl From<Error> for ElectretError {
     fn from(error: Error) -> Self {
-        match error.kind() {
+        Self::of(error.kind(), error)
+    }
+}
+
+impl ElectretError {
+    fn of(kind: ErrorKind, error: Error) -> Self {
+        match kind {
             ErrorKind::Model | ErrorKind::Memory => Self::Model(error),
             ErrorKind::Text => Self::Text(error),
             ErrorKind::NoSuchHead => Self::NoSuchHead(error),
@@ -66,19 +72,14 @@ impl From<Error> for ElectretError {
             ErrorKind::Store => Self::Store(error),
         }
     }
-}
 
-impl ElectretError {
-    pub(super) fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::File { path: path.display().to_string(), reason: error.to_string() }
+    /// What is wrong with an adapter or a learner's state.
+    pub(super) fn adapter(error: Error) -> Self {
+        Self::of(error.kind().of_adapter(), error)
     }
 
-    /// What is wrong with an adapter or a learner's state; a file that is cut short is this kind of file.
-    pub(super) fn adapter(error: Error) -> Self {
-        match error.kind() {
-            ErrorKind::Model => Self::Adapter(error),
-            _ => error.into(),
-        }
+    pub(super) fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::File { path: path.display().to_string(), reason: error.to_string() }
     }
 
     pub(super) fn argument(field: &str, reason: impl Into<String>) -> Self {

@@ -109,10 +109,7 @@ impl Refusal {
     fn status(&self) -> Status {
         match self {
             Self::Core(error) => error.kind().into(),
-            Self::Adapter(error) => match error.kind() {
-                ErrorKind::Model => Status::Adapter,
-                kind => kind.into(),
-            },
+            Self::Adapter(error) => error.kind().of_adapter().into(),
             Self::NotUtf8 { .. } => Status::Text,
             Self::Null(_) | Self::Argument { .. } => Status::Argument,
             Self::Room { .. } => Status::Room,

@@ -57,15 +57,12 @@ pub fn train(sources: &[PathBuf], pieces: usize, path: &Path) -> Result<()> {
 /// The first lines, then some: drawn, for every fourth might be of a kind, such as titles; up to so many bytes.
 fn sample(lines: impl Iterator<Item = String>, most: usize) -> impl Iterator<Item = String> {
     let (mut random, mut bytes) = (ChaCha8Rng::seed_from_u64(0), 0);
-    let drawn = lines.filter(move |line| {
+    let drawn = lines.map_while(move |line| {
         let taken = !line.is_empty() && (bytes < WHOLE_BYTES || random.random_ratio(1, EVERY));
         bytes += if taken { line.len() } else { 0 };
-        taken
+        (bytes <= most).then(|| taken.then_some(line))
     });
-    drawn.scan(0, move |bytes, line| {
-        *bytes += line.len();
-        (*bytes <= most).then_some(line)
-    })
+    drawn.flatten()
 }
 
 /// The lines of a source up to the first that cannot be read, which is kept in `failed`.
