@@ -19,7 +19,7 @@ use electret::train::corpus::{BuildOptions, Corpus, build};
 use electret::train::curve::{COLUMNS, rows};
 use electret::train::export::{Which, export};
 use electret::train::learner::Precision;
-use electret::train::objective::Kind;
+use electret::train::objective::{Kind, Objective};
 use electret::train::optimizer::Adam;
 use electret::train::ranks::{Pending, Ranks};
 use electret::train::run::{Generator, Positions, Run, Shape, Sharing};
@@ -139,6 +139,40 @@ fn every_objective_and_sharing_trains_and_exports() {
         export(&out, &corpus, Which::Generator, &exported).unwrap();
         assert_eq!(Checkpoint::open(&exported).unwrap().heads[0].kind, HeadKind::FillMask);
     }
+}
+
+/// Half the chosen tokens are replaced by others of the text, special ones and padding never; nothing else changes.
+#[test]
+fn tokens_that_go_astray_are_words_of_the_text() {
+    let (text, out) = (corpus("stray-corpus"), folder("stray"));
+    let corpus = Corpus::open(&text).unwrap();
+    let plain = Run { batch_size: 64, ..run(Kind::Electra) };
+    let stray = Run { objective: Objective { stray_prob: 0.5, ..plain.objective }, ..plain.clone() };
+    let [plain_part, part] = [&plain, &stray].map(|run| {
+        let mut order = Order::new(corpus.train.len(), run.seed);
+        run.draw(&corpus, &mut order, 0).remove(0)
+    });
+    assert_eq!(plain_part.masked(), part.masked());
+    let special = [corpus.special.pad, corpus.special.cls, corpus.special.sep].map(|id| id as i32);
+    let (mut chosen, mut astray) = (0, 0);
+    for at in 0..part.originals().len() {
+        let source = plain_part.source(at);
+        if source == part.slots() + at {
+            assert_eq!(part.source(at), source);
+            continue;
+        }
+        chosen += 1;
+        match part.source(at).checked_sub(part.slots()) {
+            Some(other) => {
+                astray += 1;
+                assert!(!special.contains(&part.originals()[other]));
+            }
+            None => assert_eq!(part.source(at), source),
+        }
+    }
+    assert!((chosen * 2 / 5..chosen * 3 / 5).contains(&astray), "{astray} of {chosen}");
+    train(&stray, &text, &out, Some(2)).unwrap();
+    assert!(Run::open(&out).unwrap() == stray);
 }
 
 /// What a run says of its shape is what its folder and its exported model have.
@@ -405,6 +439,7 @@ fn settings_that_cannot_be_used_are_named() {
         ("dropout = 1.0", "dropout"),
         ("objective.kind = \"bert\"", "objective.kind"),
         ("objective.mask_prob = -0.1", "objective.mask_prob"),
+        ("objective.stray_prob = 1.0", "objective.stray_prob"),
         ("generator.sharing = \"all\"", "generator.size"),
         ("adam.epsilon = 0.0", "adam.epsilon"),
         ("positions = \"waves\"", "positions"),

@@ -98,6 +98,23 @@ fn a_model_s_folder_is_a_start() {
     assert!(message.contains("build that with --seq 32"), "{message}");
 }
 
+/// Who detects goes on with the head that it has; nobody else looks at it.
+#[test]
+fn a_detector_keeps_its_head() {
+    const HEAD: &str = "discriminator_predictions.dense_prediction.weight";
+    let corpus = corpus("head-corpus");
+    let (learnt, exported) = (folder("head-learnt"), folder("head-exported"));
+    train(&run(Kind::Electra), &corpus, &learnt, Some(4)).unwrap();
+    export(&learnt, &corpus, Which::Discriminator, &exported).unwrap();
+    let head = values(&newest_weights(&learnt).unwrap().1, HEAD);
+    for from in [&learnt, &exported] {
+        let next = Run { seed: 8, ..run(Kind::Electra15) };
+        assert!(values(&started(&next, from, &corpus).unwrap(), HEAD) == head);
+        assert!(!started(&run(Kind::Mlm), from, &corpus).unwrap().contains(HEAD));
+        assert!(values(&started(&run(Kind::AllTokensMlm), from, &corpus).unwrap(), HEAD) != head);
+    }
+}
+
 /// Ids stand for other pieces in another vocabulary of the same length.
 #[test]
 fn another_vocabulary_is_refused() {

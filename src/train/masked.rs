@@ -29,6 +29,8 @@ pub struct Masked {
     uniform: Vec<f32>,
     /// For each position, which of `chosen` names it first.
     slot: Vec<Option<u32>>,
+    /// For each position, the other one whose token takes its place.
+    stray: Vec<Option<u32>>,
 }
 
 impl Masked {
@@ -67,6 +69,23 @@ impl Masked {
         part
     }
 
+    /// Gives each chosen position, with that probability, a token from anywhere in the part instead of the generator's
+    /// sample. Special tokens do not go astray.
+    pub fn scatter(&mut self, stray_prob: f64, special: &SpecialTokens, rng: &mut impl Rng) {
+        if stray_prob == 0.0 {
+            return;
+        }
+        let special = [special.cls, special.sep, special.mask].map(|id| id as i32);
+        let words: Vec<u32> = (0..self.original.len() as u32)
+            .filter(|&at| !self.padding[at as usize] && !special.contains(&self.original[at as usize]))
+            .collect();
+        for at in (0..self.slot.len()).filter(|&at| self.slot[at].is_some()) {
+            if rng.random_bool(stray_prob) {
+                self.stray[at] = Some(words[rng.random_range(0..words.len())]);
+            }
+        }
+    }
+
     /// Nothing chosen yet.
     fn padded(examples: &[Example], sequence: usize, special: &SpecialTokens) -> Self {
         let size = examples.len();
@@ -81,6 +100,7 @@ impl Masked {
             chosen: Vec::new(),
             uniform: Vec::new(),
             slot: vec![None; size * sequence],
+            stray: vec![None; size * sequence],
         };
         for (row, example) in examples.iter().enumerate() {
             let start = row * sequence;
@@ -139,9 +159,15 @@ impl Masked {
         &self.uniform
     }
 
-    /// Which of [`Masked::chosen`] names a position first.
-    pub fn slot(&self, at: usize) -> Option<usize> {
-        self.slot[at].map(|slot| slot as usize)
+    /// Where the corrupted text's token at a position stands in \[samples, originals\]: a sample where the position was
+    /// chosen, the first of several; another position's token where that went astray; else its own.
+    pub fn source(&self, at: usize) -> usize {
+        let original = |at: usize| self.slots + at;
+        match (self.stray[at], self.slot[at]) {
+            (Some(other), _) => original(other as usize),
+            (None, Some(slot)) => slot as usize,
+            (None, None) => original(at),
+        }
     }
 
     /// Tokens that are no padding.

@@ -51,13 +51,23 @@ pub struct Objective {
     pub gen_weight: f64,
     /// Weight of the discriminator's loss: 50 where it detects, 1 where it predicts words.
     pub disc_weight: f64,
+    /// Share of the chosen tokens that are replaced by one from elsewhere in the part of the batch instead of the
+    /// generator's sample. The recipe has none: what plainly does not belong is what a generator writes while it is
+    /// weak, and no longer once it is strong, so that a discriminator forgets it.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub stray_prob: f64,
+}
+
+/// Runs that do without keep the `run.toml` that they had.
+fn is_none(stray_prob: &f64) -> bool {
+    *stray_prob == 0.0
 }
 
 impl Objective {
     /// The recipe's values for that kind.
     pub fn of(kind: Kind) -> Self {
         let disc_weight = if kind.detects() { 50.0 } else { 1.0 };
-        Self { kind, mask_prob: 0.15, gen_weight: 1.0, disc_weight }
+        Self { kind, mask_prob: 0.15, gen_weight: 1.0, disc_weight, stray_prob: 0.0 }
     }
 }
 

@@ -34,7 +34,7 @@ impl<B: Backend> Placed<B> {
         sent.extend_from_slice(part.types());
         sent.extend((0..positions).map(|at| i32::from(part.is_padding(at))));
         // Where each token of the corrupted text stands in [samples, originals].
-        sent.extend((0..positions).map(|at| part.slot(at).unwrap_or(slots + at) as i32));
+        sent.extend((0..positions).map(|at| part.source(at) as i32));
         sent.extend_from_slice(part.chosen());
         sent.resize(5 * positions + slots, 0);
 
@@ -78,8 +78,8 @@ impl<B: Backend> Placed<B> {
         }
     }
 
-    /// The original tokens with `samples` `[slots]` put at the chosen positions, `[size · sequence]`. Of several samples
-    /// at one position the first counts.
+    /// The original tokens with `samples` `[slots]` put at the chosen positions, but where a token went astray to one,
+    /// `[size · sequence]`. Of several samples at one position the first counts.
     pub fn corrupt(&self, samples: Tensor<B, 1, Int>) -> Tensor<B, 1, Int> {
         Tensor::cat(vec![samples, self.originals()], 0).select(0, self.by_position(4))
     }

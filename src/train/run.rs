@@ -265,6 +265,7 @@ impl Run {
         );
         share("dropout", self.dropout, 1.0)?;
         share("objective.mask_prob", self.objective.mask_prob, 1.0)?;
+        share("objective.stray_prob", self.objective.stray_prob, 1.0)?;
         share("adam.beta_1", self.adam.beta_1, 1.0)?;
         share("adam.beta_2", self.adam.beta_2, 1.0)?;
         for (name, value) in [

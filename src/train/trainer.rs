@@ -23,7 +23,7 @@ use super::kernels::{Computed, Differentiable};
 use super::learner::{Gradients, Learner, Precision};
 use super::masked::Masked;
 use super::model::{Embeddings, Network};
-use super::objective::{Counts, Pair, Shown, Step};
+use super::objective::{Counts, Objective, Pair, Shown, Step};
 use super::peak;
 use super::placed::Placed;
 use super::ranks::{Pending, Ranks};
@@ -223,8 +223,13 @@ impl Run {
         let examples: Vec<Example> = (0..self.batch_size)
             .map(|index| corpus.train.get(order.at(step * self.batch_size + index)))
             .collect();
-        let (sequence, mask_prob) = (corpus.manifest.sequence, self.objective.mask_prob);
-        let part = |part| Masked::draw(part, sequence, &corpus.special, mask_prob, &mut rng);
+        let (sequence, special) = (corpus.manifest.sequence, &corpus.special);
+        let Objective { mask_prob, stray_prob, .. } = self.objective;
+        let part = |examples| {
+            let mut part = Masked::draw(examples, sequence, special, mask_prob, &mut rng);
+            part.scatter(stray_prob, special, &mut rng);
+            part
+        };
         examples.chunks(self.micro()).map(part).collect()
     }
 

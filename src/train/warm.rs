@@ -1,8 +1,8 @@
 //! A run that starts from an encoder which has learnt before (`init_from`): another run's newest, or that of a Hugging
 //! Face folder, such as `electret merge --folder` makes of a model.
 //!
-//! What comes in is the encoder `electra.…`, and what a discriminator learnt on top of shared words where both runs keep
-//! that apart. Heads and generators begin anew. Vocabulary and shape must be the run's own.
+//! What comes in is the encoder `electra.…`, what a discriminator learnt on top of shared words where both runs keep
+//! that apart, and its head where this run detects too. Generators begin anew. Vocabulary and shape must be the run's own.
 
 use std::path::Path;
 
@@ -15,6 +15,9 @@ use super::model::WORD_DELTA;
 use super::run::{Run, Sharing};
 use crate::ElectraConfig;
 use crate::import::{Checkpoint, POSITIONS, Tensors, WORDS};
+
+/// What the names of the discriminator's head begin with.
+const DETECTOR: &str = "discriminator_predictions.";
 
 impl Run {
     /// `fresh` weights of a network of that shape with the encoder in them that `from` has.
@@ -34,8 +37,10 @@ impl Run {
         same_shape(config, &shape)?;
         let apart = self.generator.sharing == Sharing::Gdes;
         let learnt = if apart { learnt } else { with_delta(learnt)? };
-        let adopted =
-            |name: &str| name.starts_with("electra.") || name == WORD_DELTA && learnt.contains(name);
+        let detector = |name: &str| self.objective.kind.detects() && name.starts_with(DETECTOR);
+        let adopted = |name: &str| {
+            name.starts_with("electra.") || learnt.contains(name) && (name == WORD_DELTA || detector(name))
+        };
         let (rows, needed) = (learnt.array(POSITIONS)?.shape()[0], corpus.manifest.sequence);
         ensure!(
             rows >= needed,
