@@ -74,7 +74,7 @@ pub enum Error<S = &'static str> {
     TextTooLong,
     /// The model lacks the head that was asked for.
     NoSuchHead(S),
-    /// A weight or an input led to a value that is no number.
+    /// A weight, an input or a learning rate led to a value that is not finite.
     NotFinite,
     /// The text holds no token to work on.
     EmptyText,
@@ -265,7 +265,7 @@ impl<S: fmt::Display> fmt::Display for Error<S> {
             Self::NoSuchHead(kind) => {
                 write!(f, "the model has no {kind} head; `electret inspect` lists those it has")
             }
-            Self::NotFinite => f.write_str("the model's output is not finite; its weights are damaged"),
+            Self::NotFinite => f.write_str("a value is not finite: the weights are damaged, or were learned at too high a rate"),
             Self::EmptyText => f.write_str("the text is empty: there is no token to work on"),
             Self::NotAnAdapter => {
                 f.write_str("magic: this is no .adapter file; make one with `electret tune`")

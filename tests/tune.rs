@@ -152,6 +152,8 @@ fn a_loss_that_is_no_number_is_skipped_and_counted() {
         let mut store = FolderStore::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("infinite")).unwrap();
         assert_eq!(store.save(0, &tuner.adapter()), Err(Error::NotFinite));
         assert_eq!(store.checkpoint(tuner), Err(Error::NotFinite));
+        assert_eq!(tuner.adapter().to_vec().unwrap_err(), Error::NotFinite);
+        assert_eq!(tuner.state().to_vec().unwrap_err(), Error::NotFinite);
         assert_eq!(tuner.learn("where?".into(), Target::Class(0)), Err(Error::NotFinite));
         assert_eq!((tuner.progress().skipped, tuner.step()), (1, Step::Empty));
         tuner.parameters_mut().copy_from_slice(&good);
@@ -269,6 +271,22 @@ fn an_adapter_comes_back_bit_for_bit_and_only_to_its_model() {
     let header = electret::weights::Header::of(electret::weights::FileKind::Adapter, &foreign).to_bytes();
     let foreign = AlignedBytes::copy_of(&[&header[..], &foreign].concat());
     assert!(matches!(Adapter::open(foreign.as_slice(), &model), Err(Error::ForeignAdapter { .. })));
+
+    // A number that no learner writes, and numbers that no answer comes of.
+    let mut infinite = bytes.as_slice()[64..].to_vec();
+    *infinite.last_chunk_mut().unwrap() = f32::INFINITY.to_le_bytes();
+    let header = electret::weights::Header::of(electret::weights::FileKind::Adapter, &infinite).to_bytes();
+    let infinite = AlignedBytes::copy_of(&[&header[..], &infinite].concat());
+    let refused = Adapter::open(infinite.as_slice(), &model).unwrap_err();
+    assert_eq!(refused, Error::InvalidAdapter { field: "parameters" });
+    let huge = with_tuner("head", Settings::default(), |tuner| {
+        tuner.parameters_mut().fill(3e38);
+        AlignedBytes::copy_of(&tuner.adapter().to_vec().unwrap())
+    });
+    let huge = Adapter::open(huge.as_slice(), &model).unwrap();
+    let mut session =
+        Session::new(model, arena.as_mut_slice(), 32).unwrap().with_adapter(Some(huge)).unwrap();
+    assert_eq!(session.classify("who?".into()).unwrap_err(), Error::NotFinite);
 }
 
 #[test]

@@ -125,6 +125,17 @@ mod tests {
         }
     }
 
+    /// All counts agree, and yet nobody is its parent but the node itself.
+    #[test]
+    fn a_node_that_is_its_own_child_is_refused() {
+        let mut archive = vocabulary_archive(&all_kinds(), &SPECIAL, true);
+        let start = archive.as_slice().as_ptr() as usize;
+        let children = access_vocabulary(archive.as_slice()).unwrap().children.as_ptr() as usize - start;
+        let [first, second, third] = archive.as_mut_slice()[children..].first_chunk_mut().unwrap();
+        (*first, *second, *third) = (0, 0, *first + *second + *third);
+        assert!(access_vocabulary(archive.as_slice()).is_err());
+    }
+
     /// What was counted wrongly is refused, and nothing else panics.
     #[test]
     fn every_byte_may_be_wrong() {

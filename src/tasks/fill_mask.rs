@@ -4,7 +4,7 @@ use super::{Session, head};
 use crate::Error;
 use crate::encoder::{Network, Scratch, Workspace, product, quantize_finely};
 use crate::text::{Input, Token};
-use crate::weights::HeadKind;
+use crate::weights::{HeadKind, check_finite};
 
 /// The likeliest piece at a position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -83,6 +83,7 @@ fn predict(network: &Network<'_>, workspace: &mut Workspace<'_>, length: usize) 
                 }
             }
         }
+        check_finite(&[best.logit])?;
         if let Some(place) = workspace.residual.get_mut(index * 2..index * 2 + 2) {
             place.copy_from_slice(&[f32::from_bits(best.id), best.logit]);
         }

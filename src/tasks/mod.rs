@@ -25,7 +25,7 @@ use crate::encoder::{Network, Workspace};
 use crate::kernels::{self, KernelSet, lanes};
 use crate::rows::Rows;
 use crate::text::{Input, Token, Tokenizer};
-use crate::weights::{Adapter, HeadKind, Model};
+use crate::weights::{Adapter, HeadKind, Model, check_finite};
 use crate::{Error, Plan};
 
 /// A model at work in a caller's arena.
@@ -253,6 +253,7 @@ impl<'m, 'a> Session<'m, 'a> {
         head::every_token(&self.network, &head, &mut workspace, length);
         let Workspace { tokens, residual, .. } = workspace;
         let logits = residual.get(..length * head.labels).unwrap_or_default();
+        check_finite(logits)?;
         Ok(TokenLogits { tokens: tokens.get(..length).unwrap_or_default(), logits })
     }
 
@@ -301,6 +302,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let head = network.head(kind)?;
         let (mut workspace, _) = self.encoded(input)?;
         head::every_token(&network, &head, &mut workspace, 1);
-        Ok(workspace.residual.get_mut(..head.labels).unwrap_or_default())
+        let logits = workspace.residual.get_mut(..head.labels).unwrap_or_default();
+        check_finite(logits)?;
+        Ok(logits)
     }
 }

@@ -132,8 +132,12 @@ impl Vocabulary {
             if node == level_end {
                 (depth, level_end) = (depth + 1, first_child);
             }
+            // Before its own children are counted: it is no child of its own.
+            if node >= first_child {
+                return false;
+            }
             first_child += usize::from(count);
-            if node >= first_child || first_child > nodes || depth > WORD_BYTES {
+            if first_child > nodes || depth > WORD_BYTES {
                 return false;
             }
         }

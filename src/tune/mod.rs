@@ -322,7 +322,7 @@ impl<'m, 'a> Tuner<'m, 'a> {
             self.progress.skipped += 1;
             return Step::Skipped;
         }
-        self.progress.steps += 1;
+        self.progress.steps = self.progress.steps.saturating_add(1);
         let (layout, step) = (&self.plan.layout, self.progress.steps);
         self.moments.step(layout, &self.settings, step, examples, gradient_norm);
         Step::Taken { gradient_norm }

@@ -16,7 +16,7 @@ use super::Tuner;
 use super::optimizer::Moments;
 use super::store::{Source, check_payload, copy_overlap, take_payload};
 use crate::Error;
-use crate::weights::{Adapter, Document, FileKind, Take};
+use crate::weights::{Adapter, Document, FileKind, Take, check_finite};
 
 /// A view of a tuner's state, to be written down.
 #[derive(Debug)]
@@ -62,6 +62,7 @@ impl Document for State<'_> {
         self.adapter.preamble(take)?;
         take(&self.progress.to_bytes())?;
         for values in [self.adapter.parameters, self.first, self.second] {
+            check_finite(values)?;
             take(bytemuck::cast_slice(values))?;
         }
         Ok(())
@@ -85,7 +86,7 @@ impl Tuner<'_, '_> {
     /// # Errors
     /// What [`Header::parse`](crate::weights::Header::parse) says, [`Error::FileTruncated`],
     /// [`Error::PayloadDamaged`]; [`Error::ForeignAdapter`]; [`Error::InvalidTunerState`] for another task,
-    /// other labels or another strategy; [`Error::NotFinite`]. The tuner is as it was then.
+    /// other labels or another strategy, or numbers that are not finite. The tuner is as it was then.
     pub fn restore(&mut self, file: &[u8]) -> Result<(), Error> {
         self.restore_from(&mut |take| take(file))
     }
@@ -108,7 +109,7 @@ impl Tuner<'_, '_> {
             }
             let values = piece.get(floats.saturating_sub(at)..).unwrap_or_default();
             let finite = values.as_chunks().0.iter().all(|&bytes| f32::from_le_bytes(bytes).is_finite());
-            if finite { Ok(()) } else { Err(Error::NotFinite) }
+            if finite { Ok(()) } else { Err(Error::InvalidTunerState { field: "parameters" }) }
         };
         if check_payload(FileKind::TunerState, source, check)? != end {
             return Err(Error::InvalidTunerState { field: "length" });

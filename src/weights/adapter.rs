@@ -116,12 +116,14 @@ impl<'a> Adapter<'a> {
             width: model.head_width(kind),
             labels: record.labels as usize,
         };
-        check_labels(model, kind, layout.labels, layout.strategy.head).map_err(|_| invalid("labels"))?;
+        check_labels(model, kind, layout.labels, layout.strategy.head).map_err(|error| {
+            invalid(if matches!(error, Error::NoSuchHead(_)) { "kind" } else { "labels" })
+        })?;
         let parameters: &[f32] = bytemuck::try_cast_slice(parameters).map_err(|_| invalid("alignment"))?;
         if parameters.len() != layout.len() {
             return Err(invalid("parameters"));
         }
-        check_finite(parameters)?;
+        check_finite(parameters).map_err(|_| invalid("parameters"))?;
         Ok(Self { base: record.base, kind, labels, layout, parameters })
     }
 
@@ -209,6 +211,8 @@ impl Document for Adapter<'_> {
     const KIND: FileKind = FileKind::Adapter;
 
     fn payload(&self, take: &mut Take<'_>) -> Result<(), Error> {
+        // What could not be opened again is not written.
+        check_finite(self.parameters)?;
         self.preamble(take)?;
         take(bytemuck::cast_slice(self.parameters))
     }

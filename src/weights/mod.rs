@@ -296,9 +296,12 @@ fn check_head(index: usize, head: &Head, config: &ElectraConfig) -> Result<(), E
     }
     let labels = head.labels.len();
     let fits = match head.kind {
-        HeadKind::FillMask => width == config.embedding_size && labels == 0,
+        // A prediction takes two numbers of a row.
+        HeadKind::FillMask => {
+            head.dense.is_some() && width == config.embedding_size && labels == 0 && hidden >= 2
+        }
         HeadKind::Detect | HeadKind::Regress => labels == 1,
-        HeadKind::Answer => labels == 2,
+        HeadKind::Answer => labels == 2 && hidden >= 2,
         HeadKind::Classify | HeadKind::Tag => labels >= 1 && labels <= hidden,
     };
     // The arena holds `intermediate_size` values a row, and hidden_size before that.

@@ -85,7 +85,7 @@ pub trait Store {
     /// # Errors
     /// As [`Store::put`]; [`Error::NotFinite`].
     fn save(&mut self, number: u8, adapter: &Adapter<'_>) -> Result<(), Error> {
-        // What could not be opened again is not kept.
+        // Before anything of the old one is touched.
         check_finite(adapter.parameters)?;
         self.put(Place::Adapter(number), adapter)
     }
@@ -103,11 +103,15 @@ pub trait Store {
     ) -> Result<Option<Adapter<'b>>, Error> {
         let (mut at, found) = (0, buffer.len());
         let any = self.get(Place::Adapter(number), &mut |piece| {
-            let place = buffer.get_mut(at..at + piece.len());
+            if let Some(place) = buffer.get_mut(at..at + piece.len()) {
+                place.copy_from_slice(piece);
+            }
             at += piece.len();
-            place.ok_or(Error::ArenaTooSmall { needed: at, found })?.copy_from_slice(piece);
             Ok(())
         })?;
+        if at > found {
+            return Err(Error::ArenaTooSmall { needed: at, found });
+        }
         let file: &'b [u8] = buffer;
         any.then(|| Adapter::open(file.get(..at).unwrap_or_default(), model)).transpose()
     }
