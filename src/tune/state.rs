@@ -59,10 +59,11 @@ impl Document for State<'_> {
     const KIND: FileKind = FileKind::TunerState;
 
     fn payload(&self, take: &mut Take<'_>) -> Result<(), Error> {
+        // What could not be gone on from is not written.
+        check_finite(self.adapter.parameters)?;
         self.adapter.preamble(take)?;
         take(&self.progress.to_bytes())?;
         for values in [self.adapter.parameters, self.first, self.second] {
-            check_finite(values)?;
             take(bytemuck::cast_slice(values))?;
         }
         Ok(())

@@ -87,7 +87,11 @@ impl<'t> Task<'t> {
         if !(0.0..1.0).contains(&self.label_smoothing) {
             return invalid("label_smoothing", "0.0 or more and below 1.0");
         }
-        if self.labels.iter().any(|name| name.is_empty() || name.contains(['\n', '\r'])) {
+        if self
+            .labels
+            .iter()
+            .any(|name| name.is_empty() || name.bytes().any(|byte| matches!(byte, b'\n' | b'\r')))
+        {
             return invalid("labels", "names without line ends, none of them empty");
         }
         Ok(())

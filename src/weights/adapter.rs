@@ -116,9 +116,7 @@ impl<'a> Adapter<'a> {
             width: model.head_width(kind),
             labels: record.labels as usize,
         };
-        check_labels(model, kind, layout.labels, layout.strategy.head).map_err(|error| {
-            invalid(if matches!(error, Error::NoSuchHead(_)) { "kind" } else { "labels" })
-        })?;
+        check_labels(model, kind, layout.labels, layout.strategy.head).map_err(|_| invalid("labels"))?;
         let parameters: &[f32] = bytemuck::try_cast_slice(parameters).map_err(|_| invalid("alignment"))?;
         if parameters.len() != layout.len() {
             return Err(invalid("parameters"));
