@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use electret::Model;
@@ -15,6 +16,7 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{EncodeInput, TruncationParams};
+use unicode_normalization_alignments::UnicodeNormalization;
 
 /// A deterministic generator of test input (SplitMix64).
 struct Random(u64);
@@ -48,7 +50,10 @@ struct Both {
 
 impl Both {
     fn new(uncased: bool, limit: usize) -> Self {
-        let (pieces, special) = vocabulary();
+        Self::of(&vocabulary(), uncased, limit)
+    }
+
+    fn of((pieces, special): &(Vec<String>, SpecialTokens), uncased: bool, limit: usize) -> Self {
         let vocab: ahash::AHashMap<String, u32> = pieces.iter().cloned().zip(0..).collect();
         let model = WordPiece::builder().vocab(vocab).unk_token("[UNK]".into()).build().unwrap();
         let mut theirs = tokenizers::Tokenizer::new(model);
@@ -58,7 +63,7 @@ impl Both {
         theirs.with_post_processor(Some(BertProcessing::new(sep, cls)));
         let truncation = TruncationParams { max_length: limit, ..TruncationParams::default() };
         theirs.with_truncation(Some(truncation)).unwrap();
-        let archive = vocabulary_archive(&pieces, &special, uncased);
+        let archive = vocabulary_archive(pieces, special, uncased);
         Self { archive, theirs, buffer: vec![Token::default(); limit] }
     }
 
@@ -172,6 +177,28 @@ fn random_unicode() {
         for _ in 0..50_000 {
             both.compare(&random_string(&mut random), None);
         }
+    }
+}
+
+/// With a vocabulary that knows what is left of each, so that none is as good as another.
+#[test]
+fn every_composed_character() {
+    let composed: Vec<char> = (0..=u32::from(char::MAX))
+        .filter_map(char::from_u32)
+        .filter(|&c| c.to_string().as_str().nfd().any(|(part, _)| part != c))
+        .collect();
+    assert!(composed.len() > 13_000);
+    let parts: BTreeSet<String> = composed
+        .iter()
+        .flat_map(|c| c.to_string().as_str().nfd().map(|(part, _)| part).collect::<Vec<char>>())
+        .map(|part| part.to_lowercase().collect())
+        .collect();
+    let (mut pieces, special) = vocabulary();
+    pieces.retain(|piece| !parts.contains(piece.trim_start_matches("##")));
+    pieces.extend(parts.iter().flat_map(|part| [part.clone(), format!("##{part}")]));
+    let mut both = Both::of(&(pieces, special), true, 512);
+    for characters in composed.chunks(64) {
+        both.compare(&characters.iter().map(|c| format!("{c} a{c}b ")).collect::<String>(), None);
     }
 }
 

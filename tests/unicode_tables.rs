@@ -58,25 +58,45 @@ fn generate() -> String {
         writeln!(out, "    (p({start:#x}), p({end:#x}), {class}),").unwrap();
     }
     out.push_str("];\n");
-    out.push_str(
-        "\n/// Canonical decompositions without nonspacing marks, Hangul syllables apart: a character\n\
-         /// and what is left of it; one of which several are left stands as often.\n\
-         pub const DECOMPOSED: &[(Point, Point)] = &[\n",
-    );
+    decompositions(&mut out);
+    out
+}
+
+/// Canonical decompositions, by ranges whose characters leave equally many behind: a table with a key for each of the two
+/// thousand would be half as large again.
+fn decompositions(out: &mut String) {
+    let mut composed: Vec<(u32, u32, usize)> = Vec::new();
+    let mut left: Vec<u32> = Vec::new();
+    let mut parts = 0;
     for c in all_chars().filter(|&c| !('\u{ac00}'..='\u{d7a3}').contains(&c)) {
         let whole: Vec<char> = c.to_string().as_str().nfd().map(|(c, _)| c).collect();
-        let left: Vec<u32> =
+        let base: Vec<u32> =
             whole.iter().filter(|c| !c.is_mark_nonspacing()).map(|&c| u32::from(c)).collect();
-        if left.is_empty() {
+        if base.is_empty() {
             assert!(c.is_mark_nonspacing(), "{c:?} is no mark and leaves nothing");
         } else if whole != [c] {
-            for part in left {
-                writeln!(out, "    (p({:#x}), p({part:#x})),", u32::from(c)).unwrap();
+            let c = u32::from(c);
+            match composed.last_mut() {
+                Some((_, end, _)) if *end + 1 == c && parts == base.len() => *end = c,
+                _ => composed.push((c, c, left.len())),
             }
+            parts = base.len();
+            left.extend(base);
         }
     }
+    out.push_str(
+        "\n/// Characters that decompose canonically, Hangul syllables apart, by inclusive range; and where in [`LEFT`]\n\
+         /// begins what is left of the first. Each of a range leaves equally many.\n\
+         pub const COMPOSED: &[(Point, Point, u16)] = &[\n",
+    );
+    for (start, end, first) in composed {
+        writeln!(out, "    (p({start:#x}), p({end:#x}), {first}),").unwrap();
+    }
+    out.push_str("];\n\n/// What is left of them without nonspacing marks.\npub const LEFT: &[Point] = &[\n");
+    for part in left {
+        writeln!(out, "    p({part:#x}),").unwrap();
+    }
     out.push_str("];\n");
-    out
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use heapless::Vec;
 
 use super::number;
-use super::tables::{COMBINING, DECOMPOSED, NONSPACING, OTHER, PUNCTUATION, Point};
+use super::tables::{COMBINING, COMPOSED, LEFT, NONSPACING, OTHER, PUNCTUATION, Point};
 
 /// Longest word that is looked up, in characters; a longer one is `[UNK]`.
 pub const MAX_WORD_CHARS: usize = 100;
@@ -217,20 +217,29 @@ impl<F: FnMut(&Word)> Cutter<F> {
     }
 }
 
-fn in_ranges(ranges: &[(Point, Point)], char: char) -> bool {
+/// Which of a table's ranges, whose ends `ends` tells, a character is in.
+fn range_of<R>(ranges: &[R], ends: impl Fn(&R) -> (Point, Point), char: char) -> Option<usize> {
     let c = u32::from(char);
-    let after = ranges.partition_point(|&(start, _)| number(start) <= c);
-    after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|&(_, end)| c <= number(end))
+    let index = ranges.partition_point(|range| number(ends(range).0) <= c).checked_sub(1)?;
+    let (_, last) = ends(ranges.get(index)?);
+    (c <= number(last)).then_some(index)
+}
+
+fn in_ranges(ranges: &[(Point, Point)], char: char) -> bool {
+    range_of(ranges, |&range| range, char).is_some()
 }
 
 /// What is left of a character without its marks; nothing where it is not composed.
 fn decomposed(char: char) -> impl Iterator<Item = char> {
-    let c = u32::from(char);
-    let first = DECOMPOSED.partition_point(|&(whole, _)| number(whole) < c);
-    let parts = DECOMPOSED.get(first..).unwrap_or_default().iter();
-    parts
-        .take_while(move |&&(whole, _)| number(whole) == c)
-        .filter_map(|&(_, part)| char::from_u32(number(part)))
+    let parts = range_of(COMPOSED, |&(first, last, _)| (first, last), char).and_then(|index| {
+        let &(first, last, begin) = COMPOSED.get(index)?;
+        let end = COMPOSED.get(index + 1).map_or(LEFT.len(), |&(.., begin)| begin.into());
+        let parts = LEFT.get(begin.into()..end)?;
+        let [first, last] = [first, last].map(number);
+        let each = parts.len().checked_div((last - first + 1) as usize)?;
+        parts.chunks(each.max(1)).nth((u32::from(char) - first) as usize)
+    });
+    parts.unwrap_or_default().iter().filter_map(|&part| char::from_u32(number(part)))
 }
 
 /// Control, format, private and unassigned characters, and the replacement character.
@@ -263,12 +272,8 @@ fn is_chinese(char: char) -> bool {
 }
 
 fn combining_class(char: char) -> u8 {
-    let c = u32::from(char);
-    let after = COMBINING.partition_point(|&(start, ..)| number(start) <= c);
-    match after.checked_sub(1).and_then(|i| COMBINING.get(i)) {
-        Some(&(_, end, class)) if c <= number(end) => class,
-        _ => 0,
-    }
+    let index = range_of(COMBINING, |&(first, last, _)| (first, last), char);
+    index.and_then(|index| COMBINING.get(index)).map_or(0, |&(.., class)| class)
 }
 
 /// The two or three letters of a Hangul syllable (Unicode §3.12).
