@@ -40,14 +40,9 @@ pub trait Document {
         self.payload(take)
     }
 
-    /// Bytes of the file.
+    /// Bytes of the file; 0 for one that cannot be written.
     fn bytes(&self) -> usize {
-        let mut bytes = HEADER_BYTES;
-        let counted = self.payload(&mut |piece| {
-            bytes += piece.len();
-            Ok(())
-        });
-        counted.map_or(0, |()| bytes)
+        self.header().map_or(0, |header| HEADER_BYTES + header.payload_length as usize)
     }
 
     /// The file in memory of its own.

@@ -19,7 +19,7 @@ use sequential_storage::map::{MapConfig, MapStorage};
 use super::careful::{Careful, Fault, JOURNAL_PAGES, word_size};
 use super::{Place, Store};
 use crate::Error;
-use crate::weights::{CRC_32C, Document, Take};
+use crate::weights::{CRC_32C, Document, HEADER_BYTES, Take};
 
 /// Most bytes that one item holds.
 const LARGEST_ITEM: usize = 2048;
@@ -294,7 +294,7 @@ impl<F: NorFlash> Store for FlashStore<F> {
         let place = place.index()?;
         let old = self.record(place);
         let slot = old.slot.map_or(0, |slot| 1 - slot);
-        let bytes = document.bytes();
+        let bytes = HEADER_BYTES + document.header()?.payload_length as usize;
         let there = old.chunks[usize::from(slot)];
         let chunks = u16::try_from(bytes.div_ceil(Self::CHUNK)).unwrap_or(u16::MAX);
         let claimed = old.with_chunks(slot.into(), chunks.max(there));

@@ -39,20 +39,8 @@ impl FolderStore {
 impl Store for FolderStore {
     fn put(&mut self, place: Place, document: &impl Document) -> Result<(), Error> {
         let path = self.file(place)?;
-        let write = |out: &mut File| {
-            let mut failure = None;
-            let written = document.file(&mut |piece| {
-                out.write_all(piece).map_err(|error| {
-                    failure = Some(error);
-                    Error::StoreFailed
-                })
-            });
-            match failure {
-                Some(error) => Err(error),
-                None => written.map_err(std::io::Error::other),
-            }
-        };
-        replace_file(&path, write).map_err(|error| failed(&path, &error))
+        let file = document.to_vec()?;
+        replace_file(&path, |out| out.write_all(&file)).map_err(|error| failed(&path, &error))
     }
 
     fn get(&mut self, place: Place, take: &mut Take<'_>) -> Result<bool, Error> {

@@ -17,7 +17,7 @@ pub use folder::{FolderStore, failed, replace_file};
 
 use super::{Guard, Tuner};
 use crate::Error;
-use crate::weights::{Adapter, Document, FileKind, HEADER_BYTES, Header, Model, Take, check_finite};
+use crate::weights::{Adapter, Document, FileKind, HEADER_BYTES, Header, Model, Take};
 
 /// Where a document lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +61,10 @@ impl Place {
 /// A store of documents, and what is kept in it.
 pub trait Store {
     /// Replaces the document of a place. On an error, and after a loss of power at any moment, the old one is
-    /// there, or the new one.
+    /// there, or the new one; the old one if the document cannot be written at all.
     ///
     /// # Errors
-    /// [`Error::StoreFull`], [`Error::StoreFailed`], [`Error::StoreDamaged`].
+    /// Those of [`Document::payload`]; [`Error::StoreFull`], [`Error::StoreFailed`], [`Error::StoreDamaged`].
     fn put(&mut self, place: Place, document: &impl Document) -> Result<(), Error>;
 
     /// Hands out the document of a place from its first byte to its last, in pieces of a multiple of 4 bytes;
@@ -83,10 +83,8 @@ pub trait Store {
     /// Keeps an adapter under a number below [`Place::ADAPTERS`].
     ///
     /// # Errors
-    /// As [`Store::put`]; [`Error::NotFinite`].
+    /// As [`Store::put`].
     fn save(&mut self, number: u8, adapter: &Adapter<'_>) -> Result<(), Error> {
-        // Before anything of the old one is touched.
-        check_finite(adapter.parameters)?;
         self.put(Place::Adapter(number), adapter)
     }
 
@@ -151,9 +149,8 @@ pub trait Store {
     /// Keeps a tuner's state as of its last step.
     ///
     /// # Errors
-    /// As [`Store::put`]; [`Error::NotFinite`].
+    /// As [`Store::put`].
     fn checkpoint(&mut self, tuner: &Tuner<'_, '_>) -> Result<(), Error> {
-        check_finite(tuner.adapter().parameters)?;
         self.put(Place::Tuner, &tuner.state())
     }
 
