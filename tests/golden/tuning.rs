@@ -4,7 +4,7 @@ use electret::tune::{Settings, Target, Task};
 use electret::{Error, Model, Strategy, TINY, Tuner, TuningPlan, kernels::KernelSet};
 
 /// FNV-1a of the parameters' bits after the steps.
-pub const TUNED: u64 = 0xf3c8_eaf0_184b_a570;
+pub const TUNED: u64 = 0xddcb_c582_733e_2b23;
 
 const STRATEGY: Strategy = Strategy { bias_layers: 1, ..Strategy::lora(4, 2).with_head() };
 
