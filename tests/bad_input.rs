@@ -12,7 +12,7 @@ use electret::import::{Checkpoint, Tensors, read_vocabulary};
 use electret::quantize::{Recipe, quantize, quantize_by};
 use electret::tune::{Settings, Task};
 use electret::weights::{AlignedBytes, FileKind, Header};
-use electret::{ElectraConfig, Error, Model, Plan, Session, Strategy, TINY, Tuner, kernels};
+use electret::{ElectraConfig, Error, HeadKind, Model, Plan, Session, Strategy, TINY, Tuner, kernels};
 
 fn model_error(bytes: &[u8]) -> Error {
     Model::open(AlignedBytes::copy_of(bytes).as_slice()).unwrap_err()
@@ -251,10 +251,58 @@ fn folders_with_something_missing_or_wrong() {
     });
     assert_eq!(message, "config.json: num_labels: 18446744073709551615: at most 65536");
 
+    for (text, field) in [
+        (r#"{"do_lower_case": true, "strip_accents": false}"#, "strip_accents: false"),
+        (r#"{"tokenize_chinese_chars": false}"#, "tokenize_chinese_chars: false"),
+    ] {
+        let message =
+            import_error(|folder| std::fs::write(folder.join("tokenizer_config.json"), text).unwrap());
+        assert!(message.contains(field), "{message}");
+    }
+
     let message = import_error(|folder| std::fs::write(folder.join("model.safetensors"), b"").unwrap());
     assert!(message.contains("not a readable safetensors file"), "{message}");
     let message = import_error(|folder| std::fs::remove_file(folder.join("vocab.txt")).unwrap());
     assert!(message.contains("vocab.txt"), "{message}");
+}
+
+/// BERT's classifier of texts and its classifier of tokens have one name; only the first stands on the pooler.
+#[test]
+fn a_classifier_on_the_pooler_is_no_tagger() {
+    let opened = |architecture: &str| {
+        let folder = Golden::open().hugging_face_folder(Some("tokcls"));
+        edit_tensors(&folder, |mut tensors| {
+            tensors.insert("bert.pooler.dense.weight", &[32, 32], vec![0.0; 32 * 32]);
+            tensors
+        });
+        edit_config(&folder, "architectures", serde_json::json!([architecture]));
+        Checkpoint::open(&folder)
+            .map(|checkpoint| checkpoint.heads[0].kind)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(opened("BertForTokenClassification"), Ok(HeadKind::Tag));
+    for architecture in ["BertForSequenceClassification", "MyClassifier"] {
+        let message = opened(architecture).unwrap_err();
+        assert!(message.starts_with("config.json: architectures: "), "{message}");
+    }
+}
+
+/// The word embeddings answer; a head with a matrix of its own would be another.
+#[test]
+fn a_fill_mask_head_of_its_own_matrix_is_left_out() {
+    let words = "electra.embeddings.word_embeddings.weight";
+    for (factor, heads) in [(1.0, vec![HeadKind::FillMask]), (2.0, Vec::new())] {
+        let folder = Golden::open().hugging_face_folder(Some("mlm"));
+        edit_tensors(&folder, |mut tensors| {
+            let own: Vec<f32> = tensors.array(words).unwrap().iter().map(|value| value * factor).collect();
+            tensors.insert("generator_lm_head.weight", &[100, 16], own);
+            tensors
+        });
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        assert_eq!(checkpoint.heads.iter().map(|head| head.kind).collect::<Vec<_>>(), heads);
+        let left = checkpoint.tensors.names().any(|name| name.starts_with("generator_"));
+        assert_eq!(left, !heads.is_empty());
+    }
 }
 
 #[test]
@@ -333,12 +381,95 @@ fn labelled_files_that_would_teach_something_else() {
         ("four.conll", "EU\tNNP\tB-NP\tB-ORG\n".to_owned(), "line 1: a word, a tab and one tag"),
         ("none.json", squad("[]"), "answers: none to \"Who?\""),
         ("nowhere.json", squad(r#"[{"text": "Ann"}]"#), "answer_start: missing"),
+        (
+            "beside.json",
+            squad(r#"[{"text": "Ann", "answer_start": 1}]"#),
+            "answer_start: \"Ann\" is not at character 1 of its context",
+        ),
     ] {
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::write(&file, text).unwrap();
         let out = file.with_extension("adapter");
         refused(&["tune", "--train", file.to_str().unwrap(), "-o", out.to_str().unwrap()], b"", 1, message);
     }
+}
+
+/// A folder of the test's own.
+fn place(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// What is learned for tags answers tags; classes are still the model's own head's.
+#[test]
+fn the_labels_are_those_of_the_head_that_answers() {
+    let folder = place("labels");
+    let [model, adapter] = ["model.electret", "tags.adapter"].map(|name| folder.join(name));
+    let file = quantize(&Golden::open().checkpoint(Some("seqcls")), "", "").unwrap();
+    std::fs::write(&model, &file).unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.join(name), text).unwrap();
+        folder.join(name).to_str().unwrap().to_owned()
+    };
+    let tags = write("tags.conll", "a\tLABEL_2\nb\tO\n\nb\tO\nc\tLABEL_2\n");
+    let classes = write("classes.tsv", "label\ttext\nLABEL_0\ta b\nLABEL_1\tb c\nLABEL_2\tc a\n");
+    let [model, adapter] = [&model, &adapter].map(|path| path.to_str().unwrap());
+    let tune =
+        ["tune", "--model", model, "--train", &tags, "-o", adapter, "--strategy", "head", "--epochs", "1"];
+    assert!(electret(&tune, b"").status.success());
+    let predictions = folder.join("predictions.tsv");
+    let evaluate = ["evaluate", "--model", model, "--data", &classes, "--json", "--predictions"];
+    let said = |adapter: &[&str]| {
+        let output = electret(&[&evaluate[..], &[predictions.to_str().unwrap()], adapter].concat(), b"");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (object["metrics"][0]["value"].clone(), std::fs::read_to_string(&predictions).unwrap())
+    };
+    assert_eq!(said(&[]), said(&["--adapter", adapter]));
+
+    let empty = write("empty.tsv", "label\ttext\nLABEL_0\t \n");
+    refused(
+        &["evaluate", "--model", model, "--data", &empty],
+        b"",
+        1,
+        "no example has a token to answer from",
+    );
+}
+
+/// A model is compared with the folder that it was made of, and no other.
+#[test]
+fn verify_names_what_is_different() {
+    let model = place("verify").join("model.electret");
+    let folder = Golden::open().hugging_face_folder(Some("seqcls"));
+    std::fs::write(&model, quantize(&Checkpoint::open(&folder).unwrap(), "", "").unwrap()).unwrap();
+    let against = |folder: &Path, message: &str| {
+        let (model, folder) = (model.to_str().unwrap(), folder.to_str().unwrap());
+        refused(&["verify", "--model", model, "--against", folder], b"", 1, message);
+    };
+    edit_config(&folder, "id2label", serde_json::json!({"0": "a", "1": "b", "2": "c"}));
+    against(&folder, "the labels a, b, c for classify, where the model has LABEL_0, LABEL_1, LABEL_2");
+    against(&Golden::open().hugging_face_folder(Some("tokcls")), "a head for tag, which the model has not");
+}
+
+/// What is no file stays what it is; behind a link the file is written that it leads to.
+#[cfg(unix)]
+#[test]
+fn outputs_take_the_place_of_files_only() {
+    let folder = place("outputs");
+    let source = Golden::open().hugging_face_folder(Some("seqcls"));
+    let convert =
+        |out: &Path| ["convert", source.to_str().unwrap(), "-o", out.to_str().unwrap()].map(str::to_owned);
+    let [null, link, file] = ["/dev/null".into(), folder.join("link"), folder.join("file.electret")];
+    let arguments = convert(&null);
+    refused(&arguments.each_ref().map(String::as_str), b"", 1, "/dev/null: is there, and is no file");
+    std::fs::write(&file, b"old").unwrap();
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let arguments = convert(&link);
+    assert!(electret(&arguments.each_ref().map(String::as_str), b"").status.success());
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(Model::open(AlignedBytes::copy_of(&std::fs::read(&file).unwrap()).as_slice()).is_ok());
 }
 
 #[test]

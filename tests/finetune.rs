@@ -173,6 +173,8 @@ fn recipes_that_cannot_be_used() {
         (Recipe { sequence: 4096, ..usual }, "tokens"),
         (Recipe { dropout: 1.0, ..usual }, "dropout"),
         (Recipe { adam: Adam { learning_rate: f64::NAN, ..usual.adam }, ..usual }, "learning rate"),
+        (Recipe { adam: Adam { weight_decay: f64::NAN, ..usual.adam }, ..usual }, "weight decay"),
+        (Recipe { layer_decay: f64::NAN, ..usual }, "layer decay"),
         (Recipe { adam: Adam { learning_rate: 1e30, ..usual.adam }, ..usual }, "no longer finite"),
     ] {
         let refused = finetune::<Autodiff<Flex>>(&start, &data, None, &recipe, 1, &Default::default());

@@ -410,6 +410,8 @@ fn files_of_a_folder_do_the_same() {
         store.checkpoint(tuner).unwrap();
         store.save(4, &tuner.adapter()).unwrap();
         store.activate(Some(4)).unwrap();
+        let beyond = store.activate(Some(Place::ADAPTERS)).unwrap_err();
+        assert!(matches!(beyond, Error::InvalidSetting { field: "adapter", .. }));
         step(tuner);
         let next = tuner.adapter().parameters.to_vec();
         with_tuner(&file, |other| {

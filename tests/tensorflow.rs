@@ -56,6 +56,16 @@ fn googles_names_are_hugging_faces() {
     assert_eq!(found.tensors, expected.tensors);
 
     let whole = std::fs::read(folder.join("model.npz")).expect("the file");
+    let mut npz = NpzWriter::new(File::create(folder.join("model.npz")).expect("a file"));
+    npz.add_array("half", &ndarray::arr1(&[0x3c00u16])).expect("two bytes a number");
+    npz.finish().expect("finished");
+    let mut half = std::fs::read(folder.join("model.npz")).expect("the file");
+    let kind = half.windows(4).position(|bytes| bytes == b"'<u2").expect("NumPy's name of the type") + 2;
+    half[kind] = b'f';
+    std::fs::write(folder.join("model.npz"), half).expect("written");
+    let said = Checkpoint::open(&folder).expect_err("halves").to_string();
+    assert!(said.contains("half: '<f2', where f4 and f8 are read"), "{said}");
+
     for length in [0, 10, whole.len() / 2, whole.len() - 1] {
         std::fs::write(folder.join("model.npz"), &whole[..length]).expect("cut");
         let said = Checkpoint::open(&folder).expect_err("half a file").to_string();

@@ -92,20 +92,45 @@ pub enum LabelNames {
 impl Labelled {
     /// Reads a file.
     pub fn read(path: &Path, labels: LabelNames) -> Result<Self, LabelledError> {
-        let file = path.display().to_string();
-        let fail = |message: String| LabelledError { file: file.clone(), message };
-        let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            fail(format!("not UTF-8 after byte {}; convert it", error.utf8_error().valid_up_to()))
-        })?;
-        let result = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("tsv") => table(&text, labels),
-            Some("conll") => columns(&text, labels),
-            Some("json") => squad(&text),
-            _ => Err("the name must end in .tsv, .conll or .json".to_owned()),
+        let fail = |message: String| LabelledError { file: path.display().to_string(), message };
+        let text = text(path).map_err(fail)?;
+        let result = match kind(path, &text).map_err(fail)? {
+            HeadKind::Tag => columns(&text, labels),
+            HeadKind::Answer => squad(&text),
+            kind => table(&text, kind, labels),
         };
         let labelled = result.map_err(fail)?;
         if labelled.examples.is_empty() { Err(fail("holds no example".to_owned())) } else { Ok(labelled) }
+    }
+
+    /// Which head a file teaches, by its name and its first line.
+    pub fn kind_of(path: &Path) -> Result<HeadKind, LabelledError> {
+        let fail = |message: String| LabelledError { file: path.display().to_string(), message };
+        kind(path, &text(path).map_err(fail)?).map_err(fail)
+    }
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes)
+        .map_err(|error| format!("not UTF-8 after byte {}; convert it", error.utf8_error().valid_up_to()))
+}
+
+fn kind(path: &Path, text: &str) -> Result<HeadKind, String> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("conll") => Ok(HeadKind::Tag),
+        Some("json") => Ok(HeadKind::Answer),
+        Some("tsv") => {
+            let header: Vec<&str> = text.lines().next().unwrap_or_default().split('\t').collect();
+            match header[..] {
+                ["label", "text"] | ["label", "text_a", "text_b"] => Ok(HeadKind::Classify),
+                ["score", "text"] | ["score", "text_a", "text_b"] => Ok(HeadKind::Regress),
+                _ => Err(format!(
+                    "line 1: the header is {header:?}; it must be label or score, and text or text_a text_b"
+                )),
+            }
+        }
+        _ => Err("the name must end in .tsv, .conll or .json".to_owned()),
     }
 }
 
@@ -145,20 +170,9 @@ impl Names {
     }
 }
 
-fn table(text: &str, given: LabelNames) -> Result<Labelled, String> {
+fn table(text: &str, kind: HeadKind, given: LabelNames) -> Result<Labelled, String> {
     let mut lines = text.lines().enumerate();
-    let header: Vec<&str> = lines.next().map(|(_, line)| line.split('\t').collect()).unwrap_or_default();
-    let (kind, columns) = match header[..] {
-        ["label", "text"] => (HeadKind::Classify, 2),
-        ["label", "text_a", "text_b"] => (HeadKind::Classify, 3),
-        ["score", "text"] => (HeadKind::Regress, 2),
-        ["score", "text_a", "text_b"] => (HeadKind::Regress, 3),
-        _ => {
-            return Err(format!(
-                "line 1: the header is {header:?}; it must be label or score, and text or text_a text_b"
-            ));
-        }
-    };
+    let columns = lines.next().map_or(0, |(_, header)| header.split('\t').count());
     let mut rows = Vec::new();
     for (index, line) in lines.filter(|(_, line)| !line.is_empty()) {
         let fields: Vec<&str> = line.split('\t').collect();
@@ -238,8 +252,14 @@ fn squad(text: &str) -> Result<Labelled, String> {
                     // SQuAD counts characters, not bytes.
                     let start = answer.get("answer_start").and_then(Value::as_u64);
                     let start = start.ok_or("answer_start: missing, or no number")? as usize;
-                    let start = context.char_indices().nth(start).map_or(context.len(), |(byte, _)| byte);
-                    answers.push((start, string(&answer, "text")?));
+                    let byte = context.char_indices().nth(start).map_or(context.len(), |(byte, _)| byte);
+                    let text = string(&answer, "text")?;
+                    if !context[byte..].starts_with(&text) {
+                        return Err(format!(
+                            "answer_start: {text:?} is not at character {start} of its context"
+                        ));
+                    }
+                    answers.push((byte, text));
                 }
                 let text = string(&question, "question")?;
                 if answers.is_empty() {

@@ -89,6 +89,11 @@ impl<'d> Answers<'d> {
         Ok(Self { data, answered: data.examples.iter().map(one).collect::<Result<_, _>>()? })
     }
 
+    /// Whether no example could be answered.
+    pub fn is_empty(&self) -> bool {
+        self.answered.iter().all(Option::is_none)
+    }
+
     /// The task's metrics, its main one first. F1 of two classes is that of `1` where they are `0` and `1`, as in GLUE, and
     /// otherwise that of the rarer one.
     pub fn metrics(&self) -> Vec<Metric> {
@@ -305,7 +310,7 @@ fn matthews(answers: &[&Answered]) -> f64 {
     if scale == 0.0 { 0.0 } else { (tp * tn - fp * fn_) / scale }
 }
 
-/// F1 of whole chunks in the IOB2 scheme, as seqeval and conlleval count.
+/// F1 of whole chunks in the IOB2 or IOBES scheme, as seqeval and conlleval count.
 fn chunk_f1(answers: &[&Answered], labels: &[String]) -> f64 {
     let (mut right, mut found_chunks, mut true_chunks) = (0, 0, 0);
     for answer in answers {
@@ -318,14 +323,16 @@ fn chunk_f1(answers: &[&Answered], labels: &[String]) -> f64 {
     f1(right, found_chunks, true_chunks)
 }
 
-/// (first word, one past the last, type) of every chunk; `I-` after another type begins one.
+/// (first word, one past the last, type) of every chunk; `I-` and `E-` after another type, or after an end, begin one.
 fn chunks<'l>(tags: &[u16], labels: &'l [String]) -> HashSet<(usize, usize, &'l str)> {
     let mut all = HashSet::new();
     let mut open: Option<(usize, &str)> = None;
+    let mut ended = false;
     for (index, &tag) in tags.iter().enumerate() {
         let (prefix, kind) =
             labels.get(usize::from(tag)).and_then(|label| label.split_once('-')).unwrap_or(("O", ""));
-        let goes_on = prefix == "I" && open.is_some_and(|(_, open)| open == kind);
+        let goes_on = matches!(prefix, "I" | "E") && !ended && open.is_some_and(|(_, open)| open == kind);
+        ended = matches!(prefix, "E" | "S");
         if !goes_on {
             all.extend(open.take().map(|(first, open)| (first, index, open)));
             open = (prefix != "O").then_some((index, kind));
@@ -411,5 +418,22 @@ mod tests {
         let class = |labels: [&str; 2]| positive_class(&labels.map(str::to_owned), &answers);
         assert_eq!((class(["0", "1"]), class(["1", "0"]), class(["spam", "ham"])), (1, 0, 0));
         assert_eq!((class_f1(&answers, 0), class_f1(&answers, 1)), (0.0, 6.0 / 7.0));
+    }
+
+    /// What seqeval 1.2.2 has as the entities of these tags.
+    #[test]
+    fn chunks_are_those_of_seqeval() {
+        let labels = ["O", "B-P", "I-P", "E-P", "S-P", "I-L", "S-L", "E-L"].map(str::to_owned);
+        let found = |tags: &[u16]| {
+            let mut found: Vec<_> = chunks(tags, &labels).into_iter().collect();
+            found.sort();
+            found
+        };
+        assert_eq!(
+            found(&[1, 2, 3, 3, 0, 4, 4, 7]),
+            [(0, 3, "P"), (3, 4, "P"), (5, 6, "P"), (6, 7, "P"), (7, 8, "L")]
+        );
+        assert_eq!(found(&[1, 3, 2, 2, 6, 5, 0]), [(0, 2, "P"), (2, 4, "P"), (4, 5, "L"), (5, 6, "L")]);
+        assert_eq!(found(&[2, 2, 5, 1, 1, 3]), [(0, 2, "P"), (2, 3, "L"), (3, 4, "P"), (4, 6, "P")]);
     }
 }

@@ -114,10 +114,11 @@ impl Checkpoint {
         for file in weight_files(folder)? {
             tensors.read(&file)?;
         }
-        let tensors = tensorflow::renamed(tensors).renamed(electra_name);
+        let pooled = tensors.names().any(|name| name.contains("pooler."));
+        let tensors = tied(tensorflow::renamed(tensors).renamed(electra_name))?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let uncased = is_uncased(folder)?;
-        let heads = heads(&tensors, &config, &json)?;
+        let heads = heads(&tensors, &config, &json, pooled)?;
         let checkpoint = Self { name, config, tensors, heads, pieces, special, uncased };
         checkpoint.check_shapes()?;
         Ok(checkpoint)
@@ -248,26 +249,52 @@ fn parse_config(json: &Value) -> Result<ElectraConfig, ImportError> {
     })
 }
 
-/// `do_lower_case` of `tokenizer_config.json`; uncased where nothing is said, as BERT's tokeniser.
+/// `do_lower_case` of `tokenizer_config.json`; uncased where nothing is said, as BERT's tokeniser. Accents go with the
+/// capitals here, and Chinese characters stand alone.
 pub(super) fn is_uncased(folder: &Path) -> Result<bool, ImportError> {
     let path = folder.join("tokenizer_config.json");
     if !path.exists() {
         return Ok(true);
     }
-    Ok(read_json(&path)?.get("do_lower_case").and_then(Value::as_bool).unwrap_or(true))
+    let json = read_json(&path)?;
+    let says = |field| json.get(field).and_then(Value::as_bool);
+    let uncased = says("do_lower_case").unwrap_or(true);
+    let expected = [("strip_accents", uncased), ("tokenize_chinese_chars", true)];
+    match expected.into_iter().find(|&(field, value)| says(field).is_some_and(|said| said != value)) {
+        Some((field, value)) => {
+            let message =
+                format!("{field}: {}; with do_lower_case {uncased}, only {value} is supported", !value);
+            Err(ImportError::Json { path, message })
+        }
+        None => Ok(uncased),
+    }
+}
+
+/// A fill-mask head's matrix, where a file has one beside the word embeddings.
+const LM_MATRIX: &str = "generator_lm_head.weight";
+
+/// The tensors without that matrix; and without all of the head, should the matrix not be the word embeddings, which
+/// answer here.
+fn tied(tensors: Tensors) -> Result<Tensors, ImportError> {
+    if !tensors.contains(LM_MATRIX) {
+        return Ok(tensors);
+    }
+    let tied = tensors.array(LM_MATRIX)? == tensors.array(WORDS)?;
+    tensors.release();
+    if !tied {
+        log::warn!("the fill-mask head is left out: its matrix is not that of the word embeddings");
+    }
+    Ok(tensors.renamed(|name| {
+        let needed = if tied { name != LM_MATRIX } else { !name.starts_with("generator_") };
+        needed.then(|| name.to_owned())
+    }))
 }
 
 /// A tensor's name in ELECTRA's terms; `None` for what no head here needs.
 fn electra_name(name: &str) -> Option<String> {
     let name =
         name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias");
-    let unneeded = [
-        "position_ids",
-        "pooler.",
-        "seq_relationship",
-        "cls.predictions.decoder",
-        "generator_lm_head.weight",
-    ];
+    let unneeded = ["position_ids", "pooler.", "seq_relationship", "cls.predictions.decoder.bias"];
     if unneeded.iter().any(|part| name.contains(part)) {
         return None;
     }
@@ -277,6 +304,7 @@ fn electra_name(name: &str) -> Option<String> {
         ("encoder.", "electra.encoder."),
         ("cls.predictions.transform.", "generator_predictions."),
         ("cls.predictions.bias", "generator_lm_head.bias"),
+        ("cls.predictions.decoder.", "generator_lm_head."),
     ] {
         if let Some(rest) = name.strip_prefix(theirs) {
             return Some(format!("{ours}{rest}"));
@@ -285,8 +313,14 @@ fn electra_name(name: &str) -> Option<String> {
     Some(name)
 }
 
-/// The heads that stand among the tensors.
-fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<HeadTensors>, ImportError> {
+/// The heads that stand among the tensors; `pooled` if BERT's pooler is there too, on which its classifier of texts
+/// stands and, mostly, not that of tokens.
+fn heads(
+    tensors: &Tensors,
+    config: &ElectraConfig,
+    json: &Value,
+    pooled: bool,
+) -> Result<Vec<HeadTensors>, ImportError> {
     let (hidden, embedding) = (config.hidden_size, config.embedding_size);
     let labels = labels(json)?;
     let mut heads = Vec::new();
@@ -301,8 +335,10 @@ fn heads(tensors: &Tensors, config: &ElectraConfig, json: &Value) -> Result<Vec<
     }
     if tensors.contains("classifier.weight") {
         let architecture = json.pointer("/architectures/0").and_then(Value::as_str).unwrap_or_default();
-        if architecture.ends_with("ForSequenceClassification") {
-            let message = format!("{architecture} pools with tanh, which is no head of ELECTRA");
+        let of_tokens = architecture.ends_with("ForTokenClassification");
+        if architecture.ends_with("ForSequenceClassification") || (pooled && !of_tokens) {
+            let message =
+                format!("{architecture:?}: its classifier pools with tanh, which is no head of ELECTRA");
             return Err(ImportError::Config { field: "architectures", message });
         }
         heads.push(HeadTensors::tagger(labels));

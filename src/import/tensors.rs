@@ -189,6 +189,11 @@ impl Tensors {
                 }
                 Err(ReadNpzError::Npy(ReadNpyError::WrongDescriptor(kind))) => {
                     let Ok(array) = npz.by_name::<ndarray::OwnedRepr<f64>, IxDyn>(&name) else {
+                        if kind.to_string().contains('f') {
+                            let message =
+                                format!("{name}: {kind}, where f4 and f8 are read; save it as float32");
+                            return Err(ImportError::Npz { path: path.to_owned(), message });
+                        }
                         log::debug!("{name}: passed over, {kind} is not read");
                         continue;
                     };

@@ -52,6 +52,9 @@ pub enum QuantizeError {
     /// The model that came out cannot run.
     #[error("the converted model does not run: {0}")]
     Model(#[from] Error),
+    /// A model that was made of something else.
+    #[error("{0}; the model was converted from something else")]
+    OtherSource(String),
     /// A head that `transformers` has no layout for.
     #[error(
         "the head has {labels} labels; beside a hidden size of {hidden}, at most half as many can be exported"

@@ -81,12 +81,33 @@ pub struct HeadReport {
 
 /// Compares `model` with `checkpoint` on `texts`; texts that do not fit are truncated, empty ones
 /// passed over.
+///
+/// # Errors
+/// [`QuantizeError::OtherSource`] if the checkpoint has another shape, a head more or other labels.
 pub fn verify(model: Model<'_>, checkpoint: &Checkpoint, texts: &[String]) -> Result<Report, QuantizeError> {
+    check_source(&model, checkpoint).map_err(QuantizeError::OtherSource)?;
     let mut comparison = Comparison::new(model, checkpoint);
     for text in texts {
         comparison.add(text)?;
     }
     Ok(comparison.report())
+}
+
+/// Whether the model may have been made of that checkpoint: what speaks against it.
+fn check_source(model: &Model<'_>, checkpoint: &Checkpoint) -> Result<(), String> {
+    if checkpoint.config != *model.config() {
+        return Err("another shape than the model's".to_owned());
+    }
+    for HeadTensors { kind, labels, .. } in &checkpoint.heads {
+        let name = kind.name();
+        let own = model.head(*kind).map_err(|_| format!("a head for {name}, which the model has not"))?;
+        let own: Vec<&str> = own.labels.iter().map(|label| label.as_str()).collect();
+        if own != *labels {
+            let (theirs, own) = (labels.join(", "), own.join(", "));
+            return Err(format!("the labels {theirs} for {name}, where the model has {own}"));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Clone, Default)]

@@ -47,9 +47,22 @@ impl<'m> Batch<'m> {
     /// # Errors
     /// What [`Session::with`] says about the plan; that the operating system gives no threads.
     pub fn new(model: Model<'m>, plan: Plan, threads: usize) -> Result<Self, BatchError> {
+        Self::with(model, plan, threads, kernels::best())
+    }
+
+    /// The same with kernels of one's choice.
+    ///
+    /// # Errors
+    /// As [`Batch::new`].
+    pub fn with(
+        model: Model<'m>,
+        plan: Plan,
+        threads: usize,
+        kernels: &'static KernelSet,
+    ) -> Result<Self, BatchError> {
         let pool =
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(BatchError::Threads)?;
-        let (plan, kernels) = (plan.for_model(&model), kernels::best());
+        let plan = plan.for_model(&model);
         let mut arenas = vec![AlignedBytes::zeroed(plan.bytes()); pool.current_num_threads()];
         if let Some(arena) = arenas.first_mut() {
             Session::with(model, arena.as_mut_slice(), plan, kernels).map_err(BatchError::Session)?;

@@ -72,8 +72,14 @@ impl Recipe {
         );
         ensure!((0.0..1.0).contains(&self.dropout), "dropout {}: 0 or more, and below 1", self.dropout);
         ensure!((0.0..=1.0).contains(&self.warmup), "warm-up {}: a share of the steps", self.warmup);
-        let rate = self.adam.learning_rate;
+        let Adam { learning_rate: rate, weight_decay, .. } = self.adam;
         ensure!(rate > 0.0 && rate.is_finite(), "learning rate {rate}: more than 0, and finite");
+        ensure!(
+            (0.0..f64::INFINITY).contains(&weight_decay),
+            "weight decay {weight_decay}: 0 or more, and finite"
+        );
+        let decay = self.layer_decay;
+        ensure!((0.0..=1.0).contains(&decay), "layer decay {decay}: 0 to 1");
         Ok(())
     }
 }

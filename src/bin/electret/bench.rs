@@ -89,12 +89,12 @@ impl Bench {
                 rows.push(self.sentence(model, set, tokens, peak)?);
             }
             let primitives = self.primitives.then(|| self.primitives(set, peak)).transpose()?;
+            let batch = self.threads.map(|threads| self.batch(model, set, threads)).transpose()?;
             sets.push(json!({"kernels": set.name, "peak_gops": peak * 2e-9, "rows": rows,
-                             "primitives": primitives}));
+                             "primitives": primitives, "batch": batch}));
         }
-        let batch = self.threads.map(|threads| self.batch(model, threads)).transpose()?;
         if self.output.json {
-            say!("{}", json!({"batch": batch, "model": model.root().provenance.name.as_str(), "sets": sets}));
+            say!("{}", json!({"model": model.root().provenance.name.as_str(), "sets": sets}));
         }
         Ok(())
     }
@@ -192,14 +192,14 @@ impl Bench {
     }
 
     /// Times 64 sequences, the longest sixteen times the shortest, on one thread and on `threads`.
-    fn batch(&self, model: Model<'_>, threads: usize) -> Result<Value> {
+    fn batch(&self, model: Model<'_>, set: &'static KernelSet, threads: usize) -> Result<Value> {
         let config = model.config();
         let longest = config.max_position_embeddings.min(128);
         let lengths = (0..64).map(|index| longest * (1 + index * 7 % 16) / 16);
         let sequences: Vec<Vec<Token>> = lengths.map(|n| sequence(n, config.vocab_size)).collect();
         let plan = Plan::with_block_rows(config, longest, self.rows.unwrap_or(32)).for_model(&model);
-        let one = Batch::new(model, plan, 1)?;
-        let many = Batch::new(model, plan, threads)?;
+        let one = Batch::with(model, plan, 1, set)?;
+        let many = Batch::with(model, plan, threads, set)?;
         let run = |batch: &Batch<'_>| {
             let answers = batch.answers(&sequences, |session, tokens| answer(session, tokens));
             black_box(answers.iter().all(Result::is_ok))

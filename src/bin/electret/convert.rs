@@ -198,16 +198,12 @@ impl Verify {
         let bytes = self.model.bytes()?;
         let model = Model::open(bytes.as_slice())?;
         let checkpoint = open_source(&self.against)?;
-        anyhow::ensure!(
-            checkpoint.config == *model.config(),
-            "{}: another shape than the model's; it was converted from something else",
-            self.against.display()
-        );
         let texts = match &self.text {
             Some(path) => lines(path, self.lines)?,
             None => SENTENCES.lines().take(self.lines).map(str::to_owned).collect(),
         };
-        let report = verify(model, &checkpoint, &texts)?;
+        let report =
+            verify(model, &checkpoint, &texts).with_context(|| self.against.display().to_string())?;
         ensure!(report.sentences > 0, "not a line with text to compare on");
         if let Some(path) = &self.report {
             let page = report.page(model.root().provenance.name.as_str());

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 #[cfg(feature = "board")]
-use electret::HeadKind;
-#[cfg(feature = "board")]
 use electret::board::{BoardReader, Emulator};
 use electret::evaluate::{Answers, Difference, LabelNames, Labelled, Metric, ReferenceReader};
 use electret::import::{Checkpoint, write_atomically};
 use electret::tune::COMPUTER_BLOCK_ROWS;
 use electret::weights::AlignedBytes;
-use electret::{Adapter, ElectraConfig, Model, Plan, Session, kernels};
+use electret::{Adapter, ElectraConfig, HeadKind, Model, Plan, Session, kernels};
 use serde_json::json;
 
 use super::convert::open_source;
@@ -58,8 +56,10 @@ impl Evaluate {
     pub fn run(&self) -> Result<()> {
         let adapter = self.adapter.bytes()?;
         let mut own = self.examinee()?;
-        let data = Labelled::read(&self.data, LabelNames::First(own.labels(adapter.as_ref())?))?;
+        let kind = Labelled::kind_of(&self.data)?;
+        let data = Labelled::read(&self.data, LabelNames::First(own.labels(adapter.as_ref(), kind)?))?;
         let answers = own.answers(adapter.as_ref(), &data, self.seq)?;
+        ensure!(!answers.is_empty(), "{}: no example has a token to answer from", self.data.display());
         if let Some(path) = &self.predictions {
             let lines = answers.predictions().context("--predictions: GLUE has no words or spans")?;
             write_atomically(path, lines.as_bytes()).with_context(|| path.display().to_string())?;
@@ -67,7 +67,7 @@ impl Evaluate {
         let differences = match &self.against {
             Some(path) => {
                 let mut other = Examinee::at(path)?;
-                let theirs = other.labels(None)?;
+                let theirs = other.labels(None, kind)?;
                 ensure!(
                     !data.kind.has_label_names() || data.labels.starts_with(&theirs),
                     "{}: its labels are {}, not {}",
@@ -128,20 +128,17 @@ impl Examinee {
         if foreign { Ok(Self::F32(Box::new(open_source(path)?))) } else { Ok(Self::Int8(read_model(path)?)) }
     }
 
-    /// The labels that an adapter has, or the model's one head that has names; none without either.
-    fn labels(&self, adapter: Option<&AlignedBytes>) -> Result<Vec<String>> {
+    /// The labels of the head that answers a task: the adapter's, or the model's own; none without either.
+    fn labels(&self, adapter: Option<&AlignedBytes>, kind: HeadKind) -> Result<Vec<String>> {
         match self {
             Self::Int8(bytes) => {
                 let model = Model::open(bytes.as_slice())?;
-                Ok(known_labels(
-                    &model,
-                    adapter.map(|file| Adapter::open(file.as_slice(), &model)).transpose()?,
-                ))
+                let adapter = adapter.map(|file| Adapter::open(file.as_slice(), &model)).transpose()?;
+                Ok(known_labels(&model, adapter, kind))
             }
             Self::F32(checkpoint) => {
-                let mut heads = checkpoint.heads.iter();
-                let named = heads.find(|head| head.kind.has_label_names());
-                Ok(named.map_or_else(Vec::new, |head| head.labels.clone()))
+                let head = checkpoint.heads.iter().find(|head| head.kind == kind);
+                Ok(head.map_or_else(Vec::new, |head| head.labels.clone()))
             }
             #[cfg(feature = "board")]
             Self::Board { reader, .. } => Ok(reader.labels().to_vec()),
@@ -192,11 +189,14 @@ pub fn answers<'d>(
     Ok(Answers::of(&mut session.with_adapter(adapter)?, data)?)
 }
 
-/// The labels that an adapter has, or the model's one head that has names; none without either.
-pub fn known_labels(model: &Model<'_>, adapter: Option<Adapter<'_>>) -> Vec<String> {
-    match adapter {
+/// The labels of the head that answers a task: the adapter's, or the model's own; none without either.
+pub fn known_labels(model: &Model<'_>, adapter: Option<Adapter<'_>>, kind: HeadKind) -> Vec<String> {
+    match adapter.filter(|adapter| adapter.kind == kind) {
         Some(adapter) => adapter.labels.iter().map(str::to_owned).collect(),
-        None => model.label_names().map(str::to_owned).collect(),
+        None => {
+            let head = model.head(kind).ok().into_iter();
+            head.flat_map(|head| head.labels.iter()).map(|label| label.as_str().to_owned()).collect()
+        }
     }
 }
 

@@ -39,6 +39,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use electret::ElectraConfig;
+use electret::tune::store::replaceable;
 use electret::weights::AlignedBytes;
 
 /// ELECTRA that stays on the device: ask, convert, check and train int8 and int4 models.
@@ -137,8 +138,10 @@ fn read_model(path: &Path) -> Result<AlignedBytes> {
 fn check_out(out: &Path) -> Result<()> {
     let folder = out.is_dir() || out.as_os_str().as_encoded_bytes().ends_with(b"/");
     ensure!(!folder, "{}: a folder, where a file is to be written", out.display());
-    let part = out.with_added_extension("part");
-    let made = std::fs::File::create(&part).and_then(|_| std::fs::remove_file(&part));
+    let made = replaceable(out).and_then(|file| {
+        let part = file.with_added_extension("part");
+        std::fs::File::create(&part).and_then(|_| std::fs::remove_file(&part))
+    });
     made.with_context(|| out.display().to_string())
 }
 

@@ -87,8 +87,10 @@ impl Tune {
         );
         check_out(&self.out)?;
         let plain = self.label_smoothing == 0.0 && !self.balance;
-        let names =
-            if strategy.head { LabelNames::OfFile } else { LabelNames::Only(known_labels(&model, None)) };
+        let names = match strategy.head {
+            true => LabelNames::OfFile,
+            false => LabelNames::Only(known_labels(&model, None, Labelled::kind_of(&self.train)?)),
+        };
         let train = Labelled::read(&self.train, names)?;
         ensure!(
             plain || train.kind.has_label_names(),

@@ -74,15 +74,28 @@ pub fn failed(path: &Path, error: &std::io::Error) -> Error {
     }
 }
 
-/// Writes a file so that at any moment there is the old one or the new one, whole: beside it, to the disk,
-/// then renamed.
+/// The file that is replaced when `path` is: behind a link the one that it leads to.
 ///
 /// # Errors
-/// What the file system or `write` says; the old file is as it was then.
+/// If something else than a file is there, which a file would take the place of.
+pub fn replaceable(path: &Path) -> std::io::Result<PathBuf> {
+    match std::fs::metadata(path) {
+        Ok(there) if there.is_file() => std::fs::canonicalize(path),
+        Ok(_) => Err(std::io::Error::other("is there, and is no file")),
+        Err(_) => Ok(path.to_owned()),
+    }
+}
+
+/// Writes a file so that at any moment there is the old one or the new one, whole: beside it, with `.part` behind its
+/// name, to the disk, then renamed.
+///
+/// # Errors
+/// Those of [`replaceable`]; what the file system or `write` says. The old file is as it was then.
 pub fn replace_file(
     path: &Path,
     write: impl FnOnce(&mut File) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
+    let path = &replaceable(path)?;
     let part = path.with_added_extension("part");
     let mut file = File::create(&part)?;
     let written = write(&mut file).and_then(|()| file.sync_all());

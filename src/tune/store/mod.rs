@@ -13,7 +13,7 @@ mod folder;
 
 pub use flash::FlashStore;
 #[cfg(feature = "std")]
-pub use folder::{FolderStore, failed, replace_file};
+pub use folder::{FolderStore, failed, replace_file, replaceable};
 
 use super::{Guard, Tuner};
 use crate::Error;
@@ -117,8 +117,9 @@ pub trait Store {
     /// Says which adapter answers from the next boot on; `None` for the model as it is.
     ///
     /// # Errors
-    /// As [`Store::put`].
+    /// As [`Store::put`]; [`Error::InvalidSetting`] for a number that no adapter has.
     fn activate(&mut self, number: Option<u8>) -> Result<(), Error> {
+        number.map(|number| Place::Adapter(number).index()).transpose()?;
         self.put(Place::Active, &Chosen(number))
     }
 
